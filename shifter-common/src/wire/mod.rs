@@ -1,0 +1,25 @@
+//! Types of the control API: HTTP/JSON on a Unix socket, paths below `/v1`.
+//!
+//! | Method and path | Request | Reply |
+//! |---|---|---|
+//! | `GET /v1/status` | | [`Status`] |
+//! | `GET /v1/services/{service}` | | [`ServiceStatus`] |
+//! | `GET /v1/services/{service}/flows?limit=N` | | [`Flows`] |
+//! | `POST /v1/apply` | | [`ApplyReport`] |
+//! | `POST /v1/services/{service}/weight` | [`SetWeight`] | [`Changed`] |
+//! | `POST /v1/services/{service}/rollback` | [`Rollback`] | [`Changed`] |
+//! | `POST /v1/services/{service}/drain` | [`Drain`] | [`Changed`] |
+//! | `POST /v1/detach` | [`Detach`] | [`Detached`] |
+//!
+//! Every refusal is a [`Refusal`] with a status of 4xx or 5xx. Unknown request fields are refused.
+
+mod command;
+mod status;
+
+pub use command::*;
+pub use status::*;
+
+pub use crate::{
+    steering::{Affinity, Slot},
+    tcp::Phase,
+};

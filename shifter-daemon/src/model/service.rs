@@ -1,0 +1,128 @@
+//! A service as its file describes it.
+
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+
+pub use shifter_common::{
+    steering::{Affinity, Slot},
+    wire::EstablishedPolicy,
+};
+
+/// All services by name.
+pub type Services = BTreeMap<String, ServiceSpec>;
+
+/// A named set of addresses clients connect to, and the two slots behind it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceSpec {
+    /// Name, `[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?`.
+    pub name: String,
+    /// Addresses clients connect to; 1..=8, no two the same.
+    pub vips: Vec<SocketAddr>,
+    /// Transport protocol.
+    pub protocol: Protocol,
+    /// How flows are steered.
+    pub plane: Plane,
+    /// What keeps a client on its version.
+    pub affinity: Affinity,
+    /// Baseline slot if no state is known.
+    pub default_slot: Slot,
+    /// What happens to a new flow when no slot is eligible.
+    pub on_empty: OnEmpty,
+    /// Slots a and b.
+    pub slots: [SlotSpec; 2],
+    /// Readiness probe.
+    pub readiness: ProbeSpec,
+    /// How long a drain may take before it is reported as overdue.
+    pub drain_timeout: Duration,
+    /// What a rollback does with established flows.
+    pub rollback_established: EstablishedPolicy,
+}
+
+impl ServiceSpec {
+    /// The slot's part of the file.
+    pub fn slot(&self, slot: Slot) -> &SlotSpec {
+        &self.slots[slot.index() as usize]
+    }
+}
+
+/// Transport protocol of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// TCP, IP protocol 6.
+    Tcp,
+}
+
+impl Protocol {
+    /// IP protocol number.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+        }
+    }
+}
+
+/// How flows are steered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Plane {
+    /// shifter chooses and says why.
+    #[default]
+    Auto,
+    /// Destination rewriting.
+    Nat,
+}
+
+/// What happens to a new flow when no slot is eligible.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnEmpty {
+    /// The packet is dropped; the client's kernel tries again after a second.
+    #[default]
+    Drop,
+    /// The packet goes to the host's own stack.
+    Pass,
+}
+
+/// One of the two places a version can occupy.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SlotSpec {
+    /// Server addresses; no two the same, none in the other slot or another service.
+    pub backends: Vec<BackendSpec>,
+}
+
+/// One server address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendSpec {
+    /// Address and port.
+    pub addr: SocketAddr,
+    /// Share against the slot's other backends, 0..=1000; 100 unless given.
+    pub weight: u16,
+}
+
+/// How readiness is found out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProbeSpec {
+    /// What is asked.
+    pub check: ProbeCheck,
+    /// Time between the starts of two probes.
+    pub interval: Duration,
+    /// Time after which a probe has failed.
+    pub timeout: Duration,
+    /// Successes in a row that make a backend ready.
+    pub success_threshold: u32,
+    /// Failures in a row that make it not ready.
+    pub failure_threshold: u32,
+}
+
+/// What a probe asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProbeCheck {
+    /// Nothing: a configured backend is ready.
+    None,
+    /// A TCP connection is accepted.
+    Tcp,
+    /// A GET of this path answers with a status of 200..=399.
+    Http {
+        /// Path with leading slash.
+        path: String,
+        /// Host header; the backend's address unless given.
+        host: Option<String>,
+    },
+}
