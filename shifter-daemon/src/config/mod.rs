@@ -1,0 +1,1 @@
+//! Reading configuration text into the model, with every problem reported at its place. Pure.

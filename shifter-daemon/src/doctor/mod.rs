@@ -1,0 +1,1 @@
+//! Checks of the host, each with the command that mends it.

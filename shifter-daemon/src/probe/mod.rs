@@ -1,0 +1,1 @@
+//! Readiness: a pure state machine of thresholds, and the tasks that ask backends.
