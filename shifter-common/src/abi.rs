@@ -11,6 +11,8 @@ pub const ABI_VERSION: u32 = 1;
 
 /// VIPs one service may have.
 pub const VIPS_PER_SERVICE: u32 = 8;
+/// Lookup tables a service has: two families, two slots, two banks.
+pub const REGIONS_PER_SERVICE: u32 = 8;
 /// Bytes of a service's name in [`ServiceEntry`], without terminator.
 pub const NAME_LEN_BYTES: usize = 64;
 
@@ -38,7 +40,7 @@ pub mod map {
     pub const VIPS: &str = "VIPS";
     /// `Array<VipKey>`: the VIP of `service * VIPS_PER_SERVICE + ordinal`, for replies.
     pub const VIP_ADDRS: &str = "VIP_ADDRS";
-    /// `Array<u64>`: packed [`super::Region`] of each service, slot and bank.
+    /// `Array<u64>`: packed [`super::Region`] of each service, family, slot and bank.
     pub const REGIONS: &str = "REGIONS";
     /// `Array<u32>`: lookup table entries, backend indexes, all services.
     pub const TABLES: &str = "TABLES";
@@ -99,8 +101,10 @@ pub struct VipEntry {
     pub service: u32,
     /// Which of the service's VIPs this is, below [`VIPS_PER_SERVICE`]; kept for the VIP's life.
     pub ordinal: u8,
+    /// Number of VIP ordinals in use by the service: a client port is checked against those below.
+    pub vip_count: u8,
     /// Zero.
-    pub pad: [u8; 3],
+    pub pad: [u8; 2],
 }
 const _: () = assert!(size_of::<VipEntry>() == 8);
 
@@ -160,10 +164,11 @@ impl Region {
         Self { base: word as u32, size: (word >> 32) as u32 }
     }
 
-    /// Index into `REGIONS`.
+    /// Index into `REGIONS`. A slot has a table for each address family, because a flow's backend
+    /// must be of its VIP's family; both change with the slot's bank.
     #[inline(always)]
-    pub const fn index(service: u32, slot: Slot, bank: u32) -> u32 {
-        service * 4 + slot.index() * 2 + (bank & 1)
+    pub const fn index(service: u32, slot: Slot, is_v6: bool, bank: u32) -> u32 {
+        service * REGIONS_PER_SERVICE + (is_v6 as u32) * 4 + slot.index() * 2 + (bank & 1)
     }
 }
 
