@@ -210,7 +210,7 @@ pub mod backend_state {
 /// Key of a flow: the client and the VIP of a service it talks to. The reply direction knows the
 /// service from the backend's address and finds the same entry.
 #[repr(C)]
-#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct FlowKey {
     /// Client address.
     pub client: Addr,
@@ -323,7 +323,7 @@ const _: () = assert!(size_of::<BackendCounters>() == 80);
 
 impl core::fmt::Debug for VipKey {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "{:?}:{:?}/{}", self.addr.words, self.port, self.protocol)
+        write!(f, "{:?} port {:?} protocol {}", self.addr, self.port, self.protocol)
     }
 }
 
