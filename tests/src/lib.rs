@@ -1,5 +1,6 @@
 //! What the kernel and end-to-end tests of shifter stand on.
 
+pub mod bpffs;
 pub mod netns;
 pub mod packet;
 pub mod process;

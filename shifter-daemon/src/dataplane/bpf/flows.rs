@@ -53,11 +53,11 @@ const fn idle_limit_s(phase: Phase) -> u64 {
 }
 
 impl BpfFlowTable {
-    /// Takes the flow tables out of a loaded object.
+    /// Opens the flow tables of a loaded object, with handles of its own.
     ///
     /// # Errors
     /// If one is missing or the process has no more file descriptors.
-    pub fn take(object: &mut Ebpf) -> Result<Self, DataplaneError> {
+    pub fn open(object: &Ebpf) -> Result<Self, DataplaneError> {
         let (flows, flows_map) = twice(object, map::FLOWS)?;
         let (pending, pending_map) = twice(object, map::PENDING)?;
         let (_, vip_addrs) = twice(object, map::VIP_ADDRS)?;
@@ -102,7 +102,7 @@ impl BpfFlowTable {
 }
 
 /// A map twice: as data to read in batches and as a typed handle.
-fn twice(object: &mut Ebpf, name: &str) -> Result<(MapData, Map), DataplaneError> {
+fn twice(object: &Ebpf, name: &str) -> Result<(MapData, Map), DataplaneError> {
     let id = object
         .map(name)
         .and_then(|map| match map {

@@ -34,6 +34,11 @@ use crate::model::NodeSpec;
 /// The kernel object, built by `cargo xtask build`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/shifter.o"));
 
+/// The kernel object, for tests that run its programs on single packets.
+pub fn object() -> &'static [u8] {
+    OBJECT
+}
+
 /// The kernel's packet path.
 pub struct BpfDataplane {
     maps: Maps,
@@ -68,8 +73,8 @@ impl BpfDataplane {
             directory.begin()?;
         }
         let mut object = load(&directory, node)?;
+        let flow_table = Arc::new(BpfFlowTable::open(&object)?);
         let maps = Maps::take(&mut object)?;
-        let flow_table = Arc::new(BpfFlowTable::take(&mut object)?);
         if !was_adopted {
             directory.commit()?;
         }
