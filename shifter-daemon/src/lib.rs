@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod config;
+pub mod config_files;
 pub mod doctor;
 pub mod driver;
 pub mod metrics;
