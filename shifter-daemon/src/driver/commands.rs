@@ -11,9 +11,10 @@ use shifter_common::{
 };
 use tokio::sync::oneshot;
 
-use super::{Actor, Call, Driver, Reply, Request, nanos, unix_ms};
+use super::{Actor, Call, Driver, Reply, Request, lost_file_reason, nanos, unix_ms};
 use crate::{
-    config, config_files,
+    config::{self, LoadedServices},
+    config_files,
     control::{ServiceControl, ServiceRecord},
 };
 
@@ -233,10 +234,17 @@ impl Driver {
 
     /// Reads the files again and puts in force what has changed. Never moves a weight.
     fn apply(&mut self, by: &str, arrived: Instant) -> ApplyReport {
-        let loaded = config_files::load_services(&self.node.services_dir);
-        let mut report = ApplyReport { diagnostics: loaded.diagnostics, ..ApplyReport::default() };
+        let mut loaded = config_files::load_services(&self.node.services_dir);
+        let in_force = self.services.iter().map(|(name, c)| (name.clone(), c.spec().clone()));
+        loaded.keep(&in_force.collect());
+        let mut report = ApplyReport {
+            diagnostics: std::mem::take(&mut loaded.diagnostics),
+            ..ApplyReport::default()
+        };
         self.apply_node(&mut report);
-        for (name, spec) in loaded.services {
+        let mut named = std::collections::BTreeSet::new();
+        for (name, spec) in std::mem::take(&mut loaded.services) {
+            named.insert(name.clone());
             let is_new = !self.services.contains_key(&name);
             let before = self.services.get(&name).map_or(0, ServiceControl::effective_bp);
             let old = self.services.get(&name).cloned();
@@ -244,16 +252,9 @@ impl Driver {
                 Some(control) => control.respec(spec),
                 None => {
                     let record = self.state.service(&name).cloned();
-                    self.services
-                        .insert(name.clone(), ServiceControl::new(spec, record, None));
-                    vec![ConfigChange {
-                        service: name.clone(),
-                        key: "service".into(),
-                        before: String::new(),
-                        after: name.clone(),
-                        effect: Effect::Now,
-                        reason: String::new(),
-                    }]
+                    let changes = config::diff(None, &spec);
+                    self.services.insert(name.clone(), ServiceControl::new(spec, record, None));
+                    changes
                 }
             };
             let was_adrift = old.as_ref().is_some_and(|old| old.detached_reason.is_some());
@@ -295,25 +296,26 @@ impl Driver {
             }
             report.changes.extend(changes);
         }
-        self.find_orphans(&loaded.names, &mut report);
+        self.find_orphans(&loaded, &named, &mut report);
         self.update_probes();
         report
     }
 
-    /// Names the services whose file has vanished; they are steered on.
+    /// Names the services that have no good file any more; they are steered on.
     fn find_orphans(
         &mut self,
-        names: &std::collections::BTreeSet<String>,
+        loaded: &LoadedServices,
+        named: &std::collections::BTreeSet<String>,
         report: &mut ApplyReport,
     ) {
         for (name, control) in &mut self.services {
-            if names.contains(name) {
+            if named.contains(name) {
                 continue;
             }
-            if control.detached_reason.is_none() {
-                control.detached_reason = Some("its file is gone".into());
+            control.detached_reason = Some(lost_file_reason(loaded, name).to_owned());
+            if loaded.dir_read && !loaded.refused.contains(name) {
+                report.orphaned.push(name.clone());
             }
-            report.orphaned.push(name.clone());
         }
     }
 

@@ -15,10 +15,11 @@ use std::{
 use shifter_common::{steering::Slot, wire::Event};
 use tokio::sync::mpsc;
 
+pub use self::{commands::describe, handle::*};
 use self::events::Events;
-pub use self::handle::*;
 use crate::{
-    config_files::{self, LoadedServices},
+    config::LoadedServices,
+    config_files,
     control::{BackendHealth, PublishedService, ServiceControl},
     dataplane::{Census, Dataplane, DataplaneError},
     model::NodeSpec,
@@ -87,9 +88,6 @@ impl Driver {
             is_detached: false,
         };
         let loaded = config_files::load_services(&this.node.services_dir);
-        for diagnostic in &loaded.diagnostics {
-            tracing::error!("{diagnostic}");
-        }
         this.adopt(loaded)?;
         let names: Vec<String> = this.services.keys().cloned().collect();
         for name in names {
@@ -100,9 +98,23 @@ impl Driver {
     }
 
     /// Joins files, recorded decisions and what the kernel holds.
-    fn adopt(&mut self, loaded: LoadedServices) -> Result<(), DataplaneError> {
+    fn adopt(&mut self, mut loaded: LoadedServices) -> Result<(), DataplaneError> {
         let published: BTreeMap<String, PublishedService> =
             self.dataplane.published()?.into_iter().map(|p| (p.name.clone(), p)).collect();
+        let orphans: BTreeMap<String, ServiceControl> = published
+            .iter()
+            .filter(|(name, _)| !loaded.services.contains_key(*name))
+            .map(|(name, published)| {
+                let reason = lost_file_reason(&loaded, name).to_owned();
+                let record = self.state.service(name).cloned();
+                (name.clone(), ServiceControl::orphan(published, record, reason))
+            })
+            .collect();
+        loaded.keep(&orphans.iter().map(|(name, c)| (name.clone(), c.spec().clone())).collect());
+        for diagnostic in &loaded.diagnostics {
+            tracing::error!("{diagnostic}");
+        }
+        self.services.extend(orphans);
         for (name, spec) in loaded.services {
             let record = self.state.service(&name).cloned();
             let control = ServiceControl::new(spec, record, published.get(&name));
@@ -110,16 +122,6 @@ impl Driver {
         }
         for (name, published) in &published {
             self.words.insert(name.clone(), published.word);
-            if !self.services.contains_key(name) {
-                let reason = if loaded.refused.contains(name) {
-                    "its file has errors".to_owned()
-                } else {
-                    "its file is gone".to_owned()
-                };
-                let record = self.state.service(name).cloned();
-                let orphan = ServiceControl::orphan(published, record, reason);
-                self.services.insert(name.clone(), orphan);
-            }
             let effective = self.services.get(name).map_or(0, ServiceControl::effective_bp);
             self.record(name, SHIFTERD, "adopted", None, (effective, effective), 0, format!(
                 "found pinned with generation {}",
@@ -263,6 +265,17 @@ impl Driver {
 
     fn flow_table(&self) -> Arc<dyn crate::dataplane::FlowTable> {
         self.dataplane.flow_table()
+    }
+}
+
+/// Why a service that is in force has no good file.
+fn lost_file_reason(loaded: &LoadedServices, name: &str) -> &'static str {
+    if !loaded.dir_read {
+        "the directory of its file cannot be read"
+    } else if loaded.refused.contains(name) {
+        "its file has errors"
+    } else {
+        "its file is gone"
     }
 }
 
