@@ -5,3 +5,4 @@ pub mod packet;
 pub mod process;
 pub mod reap;
 pub mod scratch;
+pub mod world;

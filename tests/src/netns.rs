@@ -149,15 +149,6 @@ impl Netns {
         self.tool("ip", &args.split_whitespace().collect::<Vec<_>>())
     }
 
-    /// Runs many `ip` commands, one a line, in one process.
-    ///
-    /// # Panics
-    /// If one fails.
-    #[track_caller]
-    pub fn ip_batch(&self, lines: &str) {
-        self.tool_with_input("ip", &["-batch", "-"], lines);
-    }
-
     /// Sets a sysctl, named as sysctl(8) does, such as `net.ipv4.ip_forward`.
     ///
     /// # Panics
