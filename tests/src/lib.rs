@@ -1,5 +1,8 @@
 //! What the kernel and end-to-end tests of shifter stand on.
 
+pub mod backend;
+pub mod http;
+pub mod load;
 pub mod netns;
 pub mod packet;
 pub mod process;
