@@ -4,6 +4,7 @@ pub mod api;
 pub mod config;
 pub mod doctor;
 pub mod driver;
+pub mod hook;
 pub mod metrics;
 pub mod model;
 pub mod probe;
