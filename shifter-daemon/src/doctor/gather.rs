@@ -71,7 +71,7 @@ pub fn local_addresses() -> BTreeSet<IpAddr> {
     .collect()
 }
 
-fn interface_facts(spec: &InterfaceSpec) -> InterfaceFacts {
+pub(super) fn interface_facts(spec: &InterfaceSpec) -> InterfaceFacts {
     let found = interface::inspect(&spec.name);
     // A name that is no interface could be any path; nothing is read for it.
     let setting = |of: &str, key: &str| {

@@ -126,7 +126,7 @@ pub fn inspect(name: &str) -> Result<Interface, InterfaceError> {
     Ok(Interface {
         name: name.into(),
         ifindex,
-        is_virtual: link.loopback || link.kind.is_some() || link.parent.is_none() || paravirtual,
+        is_virtual: link.parent.is_none() || paravirtual,
         driver: driver.or_else(|| link.loopback.then(|| "loopback".into())),
         master: link.master.map(master),
         xdp_prog_id: link.xdp_prog_id,

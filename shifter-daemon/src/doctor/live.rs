@@ -13,9 +13,11 @@ use super::{
     Status,
     bpf::{self, Insn, MapSpec, map_type, prog_type},
     facts::healthy,
+    gather::interface_facts,
     interface::{Interface, Master, inspect},
     judge, pinned_programs,
 };
+use crate::model::{HookSpec, InterfaceSpec};
 
 /// `BPF_XDP`, the attach type of XDP links.
 const XDP_LINK: u32 = 37;
@@ -108,6 +110,25 @@ fn interfaces_are_told_apart() {
         }
         drop(link);
         assert_eq!(inspect("v0").map(|v0| v0.xdp_prog_id), Ok(None));
+    });
+}
+
+/// The kernel takes the stricter of the two settings.
+#[test]
+fn the_filter_of_all_interfaces_counts() {
+    in_namespace(|| {
+        for (all, own, expected) in [(0, 1, 1), (1, 0, 1), (2, 1, 2), (0, 0, 0)] {
+            for (interface, value) in [("all", all), ("lo", own)] {
+                let path = format!("/proc/sys/net/ipv4/conf/{interface}/rp_filter");
+                fs::write(path, value.to_string()).expect("a setting of this namespace");
+            }
+            let spec = InterfaceSpec {
+                name: "lo".into(),
+                hook: HookSpec::Auto,
+                checksums_complete: false,
+            };
+            assert_eq!(interface_facts(&spec).rp_filter, Some(expected));
+        }
     });
 }
 

@@ -24,7 +24,9 @@ const GENL_LEN_BYTES: usize = 4;
 const REPLY_LEN_BYTES: usize = 64 * 1024;
 
 const IFLA_PARENT_DEV_NAME: u16 = 56;
-const IFLA_XDP_PROG_ID: u16 = 4;
+/// `IFLA_XDP_PROG_ID`, and where programs of several modes are attached, which has no such id, those
+/// of the driver, the stack and the hardware.
+const XDP_PROG_IDS: [u16; 4] = [4, 5, 6, 7];
 const NETDEV_CMD_DEV_GET: u8 = 1;
 const NETDEV_A_DEV_IFINDEX: u16 = 1;
 const NETDEV_A_DEV_XDP_FEATURES: u16 = 3;
@@ -126,12 +128,12 @@ fn parse_link(body: &[u8]) -> Option<Link> {
         up: flags & libc::IFF_UP as u32 != 0,
         loopback: flags & libc::IFF_LOOPBACK as u32 != 0,
         mtu_bytes: number(libc::IFLA_MTU)?,
-        master: number(libc::IFLA_MASTER).filter(|master| *master != 0),
+        master: number(libc::IFLA_MASTER),
         kind: nested(libc::IFLA_LINKINFO, libc::IFLA_INFO_KIND).map(text),
         parent: find(attributes, IFLA_PARENT_DEV_NAME).map(text),
-        xdp_prog_id: nested(libc::IFLA_XDP, IFLA_XDP_PROG_ID)
-            .and_then(|id| u32_at(id, 0))
-            .filter(|id| *id != 0),
+        xdp_prog_id: XDP_PROG_IDS
+            .iter()
+            .find_map(|kind| u32_at(nested(libc::IFLA_XDP, *kind)?, 0)),
     })
 }
 
@@ -199,7 +201,8 @@ mod tests {
     fn links_are_read() {
         let mtu = 1400_u32.to_ne_bytes();
         let info = attributes(&[(libc::IFLA_INFO_KIND, b"veth\0")]);
-        let xdp = attributes(&[(2, &[1]), (IFLA_XDP_PROG_ID, &77_u32.to_ne_bytes())]);
+        let xdp = attributes(&[(2, &[1]), (4, &77_u32.to_ne_bytes())]);
+        let several = attributes(&[(2, &[4]), (6, &78_u32.to_ne_bytes())]);
         let no_xdp = attributes(&[(2, &[0])]);
         let nested = libc::IFLA_XDP | 0x8000;
         type Row<'a> = (&'a str, Vec<u8>, Option<Link>);
@@ -237,6 +240,15 @@ mod tests {
                 Some(Link {
                     mtu_bytes: 1400,
                     parent: Some("0000:01:00.0".into()),
+                    ..Link::default()
+                }),
+            ),
+            (
+                "programs of several modes",
+                link_body(0, &[(libc::IFLA_MTU, &mtu), (nested, &several)]),
+                Some(Link {
+                    mtu_bytes: 1400,
+                    xdp_prog_id: Some(78),
                     ..Link::default()
                 }),
             ),
