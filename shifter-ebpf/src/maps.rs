@@ -31,7 +31,8 @@ pub static VIP_ADDRS: Array<VipKey> =
 pub static REGIONS: Array<u64> = Array::with_max_entries(capacity::SERVICES * REGIONS_PER_SERVICE, BPF_F_MMAPABLE);
 
 #[map]
-pub static TABLES: Array<u32> = Array::with_max_entries(capacity::TABLE_ENTRIES, BPF_F_MMAPABLE);
+pub static TABLES: Array<[u32; 2]> =
+    Array::with_max_entries(capacity::TABLE_ENTRIES / 2, BPF_F_MMAPABLE);
 
 #[map]
 pub static BACKENDS: Array<BackendEntry> =

@@ -51,6 +51,7 @@ pub fn ingress<F: Frame>(frame: &F) -> Verdict {
         Some(flow) if !packet.opens() || flow.is_opened_by(&packet) => {
             forward(frame, &packet, &key, flow)
         }
+        _ if packet.opens() && vip.is_retired != 0 => Verdict::PassForeign,
         Some(_) => {
             flow::forget_established(&key);
             open(frame, &packet, &key, vip)

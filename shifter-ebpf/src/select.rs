@@ -69,7 +69,8 @@ pub fn select(key: &FlowKey, is_v6: bool, entry: &ServiceEntry) -> Result<Select
 /// The backend index this hash finds in a table.
 #[inline(always)]
 pub fn backend_index(region: Region, hash: u64) -> Option<u32> {
-    TABLES.get(region.base.wrapping_add(table_entry(hash, region.size))).copied()
+    let entry = region.base.wrapping_add(table_entry(hash, region.size));
+    TABLES.get(entry >> 1).map(|pair| if entry & 1 == 0 { pair[0] } else { pair[1] })
 }
 
 /// The backend with this index.

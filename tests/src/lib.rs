@@ -1,1 +1,9 @@
-//! x
+//! What the kernel and end-to-end tests of shifter stand on.
+
+pub mod bpffs;
+pub mod netns;
+pub mod packet;
+pub mod process;
+pub mod reap;
+pub mod scratch;
+pub mod world;
