@@ -69,6 +69,8 @@ pub enum Work {
     Root {
         /// Which of them.
         targets: Targets,
+        /// Whether they start shifterd and shifterctl.
+        binaries: bool,
         /// Arguments for libtest.
         arguments: &'static [&'static str],
     },
@@ -155,6 +157,7 @@ pub const STAGES: &[Stage] = &[
         needs: &[Need::Object, Need::Root, Need::Btf],
         work: Work::Root {
             targets: Targets::Only(PACKETS),
+            binaries: false,
             arguments: &[],
         },
     },
@@ -165,6 +168,7 @@ pub const STAGES: &[Stage] = &[
         needs: &[Need::Object, Need::Root, Need::Btf, Need::Programs],
         work: Work::Root {
             targets: Targets::Except(PACKETS),
+            binaries: true,
             arguments: &["--test-threads=1"],
         },
     },

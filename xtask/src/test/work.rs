@@ -63,7 +63,22 @@ pub fn run(
         Work::Libtest(arguments) => running.libtest(arguments),
         Work::Kernel => running.kernel(provisions),
         Work::Licences => running.licences(),
-        Work::Root { targets, arguments } => running.root(targets, arguments),
+        Work::Root {
+            targets,
+            binaries,
+            arguments,
+        } => {
+            let built = if binaries {
+                running.binaries()
+            } else {
+                Ok(None)
+            };
+            match built {
+                Ok(Some(failed)) => Ok(failed),
+                Ok(None) => running.root(targets, arguments),
+                Err(error) => Err(error),
+            }
+        }
     };
     match result {
         Err(error) if crate::interrupt::requested() => Err(error),
@@ -177,15 +192,16 @@ impl Running<'_> {
         }))
     }
 
+    /// Builds what the tests start; a report only if that fails.
+    fn binaries(&self) -> anyhow::Result<Option<Report>> {
+        let done = self.job(build::binaries_cargo(self.workspace, Profile::Debug), None)?;
+        Ok((done.end != End::Success).then(|| Report::failed(self.blame(done.end))))
+    }
+
     /// Compiles the test binaries as whoever compiles, then runs each as root.
     fn root(&self, targets: Targets, arguments: &[&str]) -> anyhow::Result<Report> {
-        let mut command = build::binaries_cargo(self.workspace, Profile::Debug);
-        let done = self.job(command, None)?;
-        if done.end != End::Success {
-            return Ok(Report::failed(self.blame(done.end)));
-        }
         let messages = self.log.with_extension("json");
-        command = self.workspace.cargo();
+        let mut command = self.workspace.cargo();
         command.args([
             "test",
             "--package",
