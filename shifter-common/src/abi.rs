@@ -11,6 +11,8 @@ pub const ABI_VERSION: u32 = 1;
 
 /// VIPs one service may have.
 pub const VIPS_PER_SERVICE: u32 = 8;
+/// Lookup tables a service has: two families, two slots, two banks.
+pub const REGIONS_PER_SERVICE: u32 = 8;
 /// Bytes of a service's name in [`ServiceEntry`], without terminator.
 pub const NAME_LEN_BYTES: usize = 64;
 
@@ -20,7 +22,7 @@ pub mod capacity {
     pub const SERVICES: u32 = 1_024;
     /// Backends of all services.
     pub const BACKENDS: u32 = 16_384;
-    /// Entries of all lookup tables together, both banks of both slots of every service.
+    /// Entries of all lookup tables together: each family, slot and bank of every service. Even.
     pub const TABLE_ENTRIES: u32 = 4 << 20;
     /// Established flows.
     pub const FLOWS: u32 = 262_144;
@@ -38,9 +40,10 @@ pub mod map {
     pub const VIPS: &str = "VIPS";
     /// `Array<VipKey>`: the VIP of `service * VIPS_PER_SERVICE + ordinal`, for replies.
     pub const VIP_ADDRS: &str = "VIP_ADDRS";
-    /// `Array<u64>`: packed [`super::Region`] of each service, slot and bank.
+    /// `Array<u64>`: packed [`super::Region`] of each service, family, slot and bank.
     pub const REGIONS: &str = "REGIONS";
-    /// `Array<u32>`: lookup table entries, backend indexes, all services.
+    /// `Array<[u32; 2]>`, mmapable: lookup table entries, backend indexes, all services. Two an
+    /// element, because elements of a mapped array are eight bytes apart.
     pub const TABLES: &str = "TABLES";
     /// `Array<BackendEntry>` by backend index.
     pub const BACKENDS: &str = "BACKENDS";
@@ -99,8 +102,12 @@ pub struct VipEntry {
     pub service: u32,
     /// Which of the service's VIPs this is, below [`VIPS_PER_SERVICE`]; kept for the VIP's life.
     pub ordinal: u8,
+    /// Number of VIP ordinals in use by the service: a client port is checked against those below.
+    pub vip_count: u8,
+    /// 1 if the VIP was taken out of its service: its flows continue, new ones are not ours.
+    pub is_retired: u8,
     /// Zero.
-    pub pad: [u8; 3],
+    pub pad: u8,
 }
 const _: () = assert!(size_of::<VipEntry>() == 8);
 
@@ -142,7 +149,7 @@ pub mod policy {
 /// the old region or the new one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Region {
-    /// First entry.
+    /// First entry; even.
     pub base: u32,
     /// Number of entries; 0 means the table is empty.
     pub size: u32,
@@ -160,10 +167,11 @@ impl Region {
         Self { base: word as u32, size: (word >> 32) as u32 }
     }
 
-    /// Index into `REGIONS`.
+    /// Index into `REGIONS`. A slot has a table for each address family, because a flow's backend
+    /// must be of its VIP's family; both change with the slot's bank.
     #[inline(always)]
-    pub const fn index(service: u32, slot: Slot, bank: u32) -> u32 {
-        service * 4 + slot.index() * 2 + (bank & 1)
+    pub const fn index(service: u32, slot: Slot, is_v6: bool, bank: u32) -> u32 {
+        service * REGIONS_PER_SERVICE + (is_v6 as u32) * 4 + slot.index() * 2 + (bank & 1)
     }
 }
 
@@ -202,7 +210,7 @@ pub mod backend_state {
 /// Key of a flow: the client and the VIP of a service it talks to. The reply direction knows the
 /// service from the backend's address and finds the same entry.
 #[repr(C)]
-#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct FlowKey {
     /// Client address.
     pub client: Addr,
@@ -315,7 +323,7 @@ const _: () = assert!(size_of::<BackendCounters>() == 80);
 
 impl core::fmt::Debug for VipKey {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "{:?}:{:?}/{}", self.addr.words, self.port, self.protocol)
+        write!(f, "{:?} port {:?} protocol {}", self.addr, self.port, self.protocol)
     }
 }
 

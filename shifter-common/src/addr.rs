@@ -1,7 +1,6 @@
 //! Addresses and ports as they stand in packets and map keys.
 
 use core::fmt;
-#[cfg(any(feature = "user", feature = "wire", test))]
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// A 16-bit number in network byte order, such as a port in a TCP header.
@@ -64,7 +63,6 @@ impl Addr {
     }
 }
 
-#[cfg(any(feature = "user", feature = "wire", test))]
 impl Addr {
     /// The address in its own family.
     pub fn to_ip(self) -> IpAddr {
@@ -85,7 +83,6 @@ impl Addr {
     }
 }
 
-#[cfg(any(feature = "user", feature = "wire", test))]
 impl From<IpAddr> for Addr {
     fn from(ip: IpAddr) -> Self {
         let octets = match ip {
@@ -100,7 +97,6 @@ impl From<IpAddr> for Addr {
     }
 }
 
-#[cfg(any(feature = "user", feature = "wire", test))]
 impl fmt::Debug for Addr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.to_ip().fmt(f)

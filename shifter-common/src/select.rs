@@ -7,10 +7,10 @@ use crate::steering::{Slot, SteeringWord, WEIGHT_FULL_BP};
 pub enum Choice {
     /// The slot the weight asks for, and it is eligible.
     Selected(Slot),
-    /// The slot the weight asks for is not eligible; this is the other one, which is.
+    /// The slot the weight asks for is not eligible; this is the other one, which is eligible.
     FailedOver(Slot),
-    /// No slot is eligible.
-    Nothing,
+    /// No slot is eligible; this is the one the weight asks for.
+    Nothing(Slot),
 }
 
 /// The bucket of a hash, 0..10000: its upper 32 bits scaled without division.
@@ -30,7 +30,7 @@ pub const fn choose_slot(word: SteeringWord, hash: u64) -> Choice {
     } else if word.eligible(wanted.other()) {
         Choice::FailedOver(wanted.other())
     } else {
-        Choice::Nothing
+        Choice::Nothing(wanted)
     }
 }
 
@@ -74,7 +74,7 @@ mod tests {
             let word = word(weight).with_eligible(Slot::A, a).with_eligible(Slot::B, b);
             match choose_slot(word, hash) {
                 Choice::Selected(slot) | Choice::FailedOver(slot) => prop_assert!(word.eligible(slot)),
-                Choice::Nothing => prop_assert!(!a && !b),
+                Choice::Nothing(_) => prop_assert!(!a && !b),
             }
         }
 

@@ -1,0 +1,17 @@
+//! Compare-and-swap. `core::sync::atomic` has none for the BPF target, whose instruction set gained
+//! atomics with cpu v3 only; the compiler's intrinsic compiles to the kernel's `BPF_CMPXCHG`.
+
+use core::intrinsics::{AtomicOrdering, atomic_cxchg};
+
+/// Replaces `*target` by `new` if it is `old`; says whether it did.
+///
+/// # Safety
+/// `target` must point to a live, aligned `u32` of a map value.
+#[inline(always)]
+pub unsafe fn compare_and_swap(target: *mut u32, old: u32, new: u32) -> bool {
+    // SAFETY: the caller's promise.
+    let (_, swapped) = unsafe {
+        atomic_cxchg::<u32, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(target, old, new)
+    };
+    swapped
+}

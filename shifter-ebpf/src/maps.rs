@@ -1,0 +1,62 @@
+//! The maps, as [`shifter_common::abi::map`] describes them.
+
+use aya_ebpf::{
+    bindings::BPF_F_MMAPABLE,
+    macros::map,
+    maps::{Array, HashMap, LruHashMap, PerCpuArray},
+};
+use shifter_common::{
+    abi::{
+        BackendCounters, BackendEntry, BackendService, FlowEntry, FlowKey, REGIONS_PER_SERVICE,
+        ServiceEntry, SlotCounters, VIPS_PER_SERVICE, VipEntry, VipKey, capacity,
+    },
+    verdict::Verdict,
+};
+
+#[map]
+pub static STEERING: Array<u64> = Array::with_max_entries(capacity::SERVICES, BPF_F_MMAPABLE);
+
+#[map]
+pub static SERVICES: Array<ServiceEntry> = Array::with_max_entries(capacity::SERVICES, 0);
+
+#[map]
+pub static VIPS: HashMap<VipKey, VipEntry> =
+    HashMap::with_max_entries(capacity::SERVICES * VIPS_PER_SERVICE, 0);
+
+#[map]
+pub static VIP_ADDRS: Array<VipKey> =
+    Array::with_max_entries(capacity::SERVICES * VIPS_PER_SERVICE, 0);
+
+#[map]
+pub static REGIONS: Array<u64> = Array::with_max_entries(capacity::SERVICES * REGIONS_PER_SERVICE, BPF_F_MMAPABLE);
+
+#[map]
+pub static TABLES: Array<[u32; 2]> =
+    Array::with_max_entries(capacity::TABLE_ENTRIES / 2, BPF_F_MMAPABLE);
+
+#[map]
+pub static BACKENDS: Array<BackendEntry> =
+    Array::with_max_entries(capacity::BACKENDS, BPF_F_MMAPABLE);
+
+#[map]
+pub static BACKEND_SERVICES: HashMap<VipKey, BackendService> =
+    HashMap::with_max_entries(capacity::BACKENDS, 0);
+
+#[map]
+pub static FLOWS: LruHashMap<FlowKey, FlowEntry> =
+    LruHashMap::with_max_entries(capacity::FLOWS, 0);
+
+#[map]
+pub static PENDING: LruHashMap<FlowKey, FlowEntry> =
+    LruHashMap::with_max_entries(capacity::PENDING, 0);
+
+#[map]
+pub static VERDICTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Verdict::COUNT, 0);
+
+#[map]
+pub static SLOT_COUNTERS: PerCpuArray<SlotCounters> =
+    PerCpuArray::with_max_entries(capacity::SERVICES * 2, 0);
+
+#[map]
+pub static BACKEND_COUNTERS: PerCpuArray<BackendCounters> =
+    PerCpuArray::with_max_entries(capacity::BACKENDS, 0);

@@ -1,0 +1,233 @@
+//! One child process: its output goes to a log, its last line to the screen, and it never
+//! outlives its limit or an interrupt.
+
+use std::{
+    fs::{self, File},
+    io::{Read, Seek, SeekFrom},
+    os::unix::process::{CommandExt, ExitStatusExt},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail};
+use nix::{
+    sys::signal::{Signal, killpg},
+    unistd::Pid,
+};
+
+use crate::{
+    interrupt,
+    screen::{self, Mark, Progress},
+};
+
+/// How often a running child is looked at.
+const LOOK: Duration = Duration::from_millis(50);
+/// What a process group gets between being asked to end and being killed.
+const GRACE: Duration = Duration::from_secs(3);
+/// Enough of a log's end to hold its last line.
+const TAIL_BYTES: u64 = 2048;
+/// Lines of a failed child's log that the screen shows.
+const EXCERPT_LINES: usize = 40;
+
+/// How a child ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Exit code 0.
+    Success,
+    /// Another exit code.
+    Code(i32),
+    /// Killed by a signal that did not come from here.
+    Signal(i32),
+    /// Killed here, because it had reached its limit.
+    Overran(Duration),
+}
+
+impl End {
+    fn of(status: ExitStatus) -> Self {
+        match (status.code(), status.signal()) {
+            (Some(0), _) => Self::Success,
+            (Some(code), _) => Self::Code(code),
+            (None, signal) => Self::Signal(signal.unwrap_or(0)),
+        }
+    }
+
+    /// The ending in words, to follow the child's name.
+    pub fn words(self) -> String {
+        match self {
+            Self::Success => "ended well".to_owned(),
+            Self::Code(code) => format!("ended with exit code {code}"),
+            Self::Signal(signal) => format!("was killed by signal {signal}"),
+            Self::Overran(limit) => {
+                format!("was killed: still running after {}", screen::seconds(limit))
+            }
+        }
+    }
+}
+
+/// A child to run.
+pub struct Job<'a> {
+    /// What the screen calls it.
+    pub subject: &'a str,
+    /// The program, its arguments and environment.
+    pub command: Command,
+    /// Where its output goes; added to if the file is there.
+    pub log: &'a Path,
+    /// When to kill it.
+    pub limit: Duration,
+}
+
+/// What became of a child.
+#[derive(Debug)]
+pub struct Done {
+    /// How it ended.
+    pub end: End,
+    /// How long it ran.
+    pub took: Duration,
+    /// Its log.
+    pub log: PathBuf,
+}
+
+impl Done {
+    /// An error, with the end of the log on the screen, unless the child ended well.
+    pub fn success(self, subject: &str) -> anyhow::Result<Duration> {
+        if self.end == End::Success {
+            return Ok(self.took);
+        }
+        self.show(subject);
+        bail!(
+            "{subject} {}; its output is in {}",
+            self.end.words(),
+            self.log.display()
+        )
+    }
+
+    /// Puts the end of the log on the screen.
+    pub fn show(&self, subject: &str) {
+        screen::line(Mark::Bad, subject, &format!("{}:", self.end.words()));
+        if let Ok(text) = fs::read(&self.log) {
+            screen::excerpt(&String::from_utf8_lossy(&text), EXCERPT_LINES);
+        }
+    }
+}
+
+/// Runs `job` to its end.
+///
+/// # Errors
+/// The program cannot be started, its log cannot be written, or an interrupt came; in the last
+/// case its process group has been ended.
+pub fn run(job: Job<'_>) -> anyhow::Result<Done> {
+    let Job {
+        subject,
+        mut command,
+        log,
+        limit,
+    } = job;
+    if let Some(parent) = log.parent() {
+        fs::create_dir_all(parent)
+            .with_context(|| format!("cannot create the directory {}", parent.display()))?;
+    }
+    let file = File::options()
+        .create(true)
+        .append(true)
+        .open(log)
+        .with_context(|| format!("cannot write the log {}", log.display()))?;
+    let program = command.get_program().to_string_lossy().into_owned();
+    let begun = Instant::now();
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(file.try_clone()?)
+        .stderr(file)
+        .process_group(0)
+        .spawn()
+        .with_context(|| format!("cannot start {program}"))?;
+    let mut progress = Progress::new(subject, begun);
+    let end = loop {
+        if let Some(status) = child.try_wait()? {
+            break End::of(status);
+        }
+        let now = Instant::now();
+        if interrupt::requested() {
+            progress.end();
+            end_group(&mut child)?;
+            bail!("interrupted during {subject}");
+        }
+        if now.duration_since(begun) >= limit {
+            end_group(&mut child)?;
+            break End::Overran(limit);
+        }
+        progress.tell(now, &last_line(log));
+        thread::sleep(LOOK);
+    };
+    progress.end();
+    Ok(Done {
+        end,
+        took: begun.elapsed(),
+        log: log.to_owned(),
+    })
+}
+
+/// Asks the child's whole process group to end, then kills what is left of it.
+fn end_group(child: &mut Child) -> anyhow::Result<()> {
+    let group = Pid::from_raw(i32::try_from(child.id()).context("a process id beyond i32")?);
+    // The group may be gone already, which is what is wanted.
+    let _ = killpg(group, Signal::SIGTERM);
+    let asked = Instant::now();
+    // Signal 0 asks whether anybody is left in the group without disturbing them.
+    while asked.elapsed() < GRACE {
+        child.try_wait()?;
+        if killpg(group, None).is_err() {
+            return Ok(());
+        }
+        thread::sleep(LOOK);
+    }
+    let _ = killpg(group, Signal::SIGKILL);
+    child.wait()?;
+    Ok(())
+}
+
+/// The last line of the file that says anything.
+fn last_line(path: &Path) -> String {
+    let read = || -> std::io::Result<String> {
+        let mut file = File::open(path)?;
+        let len_bytes = file.metadata()?.len();
+        file.seek(SeekFrom::Start(len_bytes.saturating_sub(TAIL_BYTES)))?;
+        let mut tail = Vec::new();
+        file.read_to_end(&mut tail)?;
+        Ok(String::from_utf8_lossy(&tail).into_owned())
+    };
+    // Progress is a courtesy: a log that cannot be read shows as an empty line.
+    let tail = read().unwrap_or_default();
+    tail.lines()
+        .rev()
+        .find(|line| !line.trim().is_empty())
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
+}
+
+/// The standard output of a short command that is expected to succeed.
+///
+/// # Errors
+/// It cannot be started or does not end with exit code 0; the error carries what it said.
+pub fn output(mut command: Command) -> anyhow::Result<String> {
+    let words: Vec<String> = std::iter::once(command.get_program())
+        .chain(command.get_args())
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
+    let words = words.join(" ");
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("cannot start `{words}`"))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        bail!(
+            "`{words}` {}: {}",
+            End::of(output.status).words(),
+            said.trim()
+        );
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
