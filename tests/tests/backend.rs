@@ -171,10 +171,7 @@ fn thousands_of_connections_stay_on_one_backend() {
             (5_000, 5_000, 15_000)
         );
         let v1 = report.backend("v1");
-        assert_eq!(
-            (v1.connections, v1.requests, v1.errors),
-            (5_000, 15_000, 0)
-        );
+        assert_eq!((v1.connections, v1.requests, v1.errors), (5_000, 15_000, 0));
     }
 }
 
