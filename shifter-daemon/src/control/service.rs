@@ -146,7 +146,7 @@ impl ServiceControl {
 
     /// Takes a changed file over. Health of backends that stay is kept.
     pub fn respec(&mut self, spec: ServiceSpec) -> Vec<ConfigChange> {
-        let changes = crate::config::diff(Some(&self.spec), &spec);
+        let changes = crate::config::diff(&self.spec, &spec);
         self.spec = spec;
         let mut health = BTreeMap::new();
         for key in self.backends() {
