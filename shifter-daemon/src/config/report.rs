@@ -147,7 +147,7 @@ impl<'t> Report<'t> {
             .retain(|problem| match (problem.rests_on, &problem.at) {
                 (RestsOn::Syntax, _) => true,
                 (RestsOn::Value, Some(at)) => {
-                    at.end <= guessed_from && !guessed_lines.contains(&lines.line(at.start))
+                    at.end < guessed_from && !guessed_lines.contains(&lines.line(at.start))
                 }
                 (RestsOn::Value, None) | (RestsOn::Whole, _) => false,
             });
