@@ -16,6 +16,13 @@ use crate::{
     select,
 };
 
+/// Whether a sequence number lies behind another one (RFC 9293 section 3.4). Retransmissions do not
+/// turn the numbers back.
+#[inline(always)]
+const fn follows(new: u32, old: u32) -> bool {
+    (new.wrapping_sub(old) as i32) > 0
+}
+
 /// A flow entry in its table. The kernel may give an evicted element to another flow while a
 /// program still holds the pointer, as with every LRU map; fields are therefore copied once.
 #[derive(Clone, Copy)]
@@ -144,9 +151,9 @@ impl Flow {
     pub fn see_client(&self, key: &FlowKey, entry: &FlowEntry, packet: &Packet) {
         self.touch(entry);
         let has_ack = packet.has(flag::ACK);
-        if has_ack && entry.next_from_backend != packet.ack && !self.is_pending {
+        if !self.is_pending && follows(packet.next_seq(), entry.next_from_client) {
             // SAFETY: as in `read`; an aligned store of 32 bits.
-            unsafe { (*self.entry).next_from_backend = packet.ack };
+            unsafe { (*self.entry).next_from_client = packet.next_seq() };
         }
         // Without the right number anybody could fill the table of established flows.
         let proves = entry.phase != Phase::SynReceived as u32
@@ -169,9 +176,9 @@ impl Flow {
                 // SAFETY: as in `read`; an aligned store of 32 bits.
                 unsafe { (*self.entry).next_from_backend = packet.seq.wrapping_add(1) };
             }
-        } else if packet.has(flag::ACK) && entry.next_from_client != packet.ack && !self.is_pending {
+        } else if !self.is_pending && follows(packet.next_seq(), entry.next_from_backend) {
             // SAFETY: as above.
-            unsafe { (*self.entry).next_from_client = packet.ack };
+            unsafe { (*self.entry).next_from_backend = packet.next_seq() };
         }
         self.advance(key, entry, Sender::Backend, packet.flags);
     }

@@ -31,6 +31,8 @@ pub struct Packet {
     pub seq: u32,
     /// Acknowledgment number, host order; meaningful with the ACK flag.
     pub ack: u32,
+    /// Sequence numbers the segment takes: payload bytes, and one each for SYN and FIN.
+    pub sequence_len: u32,
     /// Offset of the TCP header, 34..=74.
     pub l4_offset: u32,
     /// Source port.
@@ -52,6 +54,7 @@ impl Packet {
         destination: Addr { words: [0; 4] },
         seq: 0,
         ack: 0,
+        sequence_len: 0,
         l4_offset: 0,
         source_port: Be16(0),
         destination_port: Be16(0),
@@ -75,6 +78,12 @@ impl Packet {
     #[inline(always)]
     pub fn source_key(&self) -> VipKey {
         VipKey { addr: self.source, port: self.source_port, protocol: PROTOCOL_TCP, pad: 0 }
+    }
+
+    /// The sequence number that follows the segment: what its receiver expects next.
+    #[inline(always)]
+    pub fn next_seq(&self) -> u32 {
+        self.seq.wrapping_add(self.sequence_len)
     }
 
     /// Whether the packet opens a connection.
@@ -182,6 +191,7 @@ fn parse_v4<F: Frame>(frame: &F, packet: &mut Packet) -> Result<(), Verdict> {
     packet.source = Addr::from_v4_word(join(header.source));
     packet.destination = Addr::from_v4_word(join(header.destination));
     packet.l4_offset = L3_OFFSET as u32 + header_len_bytes;
+    packet.sequence_len = (u16::from_be(header.total_len_bytes) as u32).wrapping_sub(header_len_bytes);
     packet.is_v6 = false;
     Ok(())
 }
@@ -200,6 +210,7 @@ fn parse_v6<F: Frame>(frame: &F, packet: &mut Packet) -> Result<(), Verdict> {
     packet.source = Addr { words: join8(header.source) };
     packet.destination = Addr { words: join8(header.destination) };
     packet.l4_offset = L3_OFFSET as u32 + 40;
+    packet.sequence_len = u16::from_be(header.payload_len_bytes) as u32;
     packet.is_v6 = true;
     Ok(())
 }
@@ -217,6 +228,10 @@ fn parse_tcp<F: Frame>(frame: &F, packet: &mut Packet) -> Result<(), Verdict> {
     packet.ack = u32::from_be(join(header.ack));
     packet.offset_and_flags = header.offset_and_flags;
     packet.flags = u16::from_be(header.offset_and_flags) as u8;
+    // So far this holds the length of the segment with its header.
+    let header_len_bytes = (u16::from_be(header.offset_and_flags) >> 12) as u32 * 4;
+    let ends = (packet.flags & flag::FIN != 0) as u32 + (packet.flags & flag::SYN != 0) as u32;
+    packet.sequence_len = packet.sequence_len.wrapping_sub(header_len_bytes).wrapping_add(ends);
     Ok(())
 }
 

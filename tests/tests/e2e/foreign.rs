@@ -7,7 +7,7 @@ use shifter_daemon::model::HookSpec;
 use shifter_tests::{
     backend::{Backend, Spec},
     load::Plan,
-    world::{Family, OTHER, VIP},
+    world::{Family, HOST_IF, OTHER, VIP},
 };
 
 use crate::stage::{PORT_A, PORT_B, Stage, vip};
@@ -35,13 +35,13 @@ fn direct_and_foreign_traffic_passes_while_shifter_comes_and_goes() {
             assert_eq!(replaced, 1, "the ingress link");
         }
         stage.daemon.start_again();
-        let ingress = attached(&stage, "tcx/ingress");
-        assert!(ingress.contains(program::TC_INGRESS), "the right program is back: {ingress}");
+        let names = [program::TC_INGRESS.to_owned(), program::TC_EGRESS.to_owned()];
+        assert_eq!(attached(&stage), names, "the right programs are back");
         stage.load(&Plan::connections(vip(Family::V6), 8, 200)).assert_clean();
         if round % 3 == 2 {
             stage.daemon.detach(true).expect("detaches");
             assert_eq!(stage.daemon.wait(), Some(0));
-            assert_eq!(attached(&stage, "tcx"), "", "nothing is left on the interface");
+            assert!(attached(&stage).is_empty(), "nothing is left on the interface");
             stage.daemon.start_again();
             stage.wait("both slots are eligible", |s| s.slots.iter().all(|slot| slot.eligible));
         }
@@ -93,8 +93,16 @@ fn replace_ingress(stage: &Stage) -> usize {
     count
 }
 
-/// Lines of `bpftool net` that contain a word.
-fn attached(stage: &Stage, word: &str) -> String {
-    let text = stage.world.host().tool("bpftool", &["net"]);
-    text.lines().filter(|line| line.contains(word)).collect::<Vec<_>>().join("\n")
+/// Names of the programs at TC on the host's interface, ingress then egress.
+fn attached(stage: &Stage) -> Vec<String> {
+    use aya::programs::{SchedClassifier, TcAttachType};
+    stage.world.host().run(|| {
+        [TcAttachType::Ingress, TcAttachType::Egress]
+            .into_iter()
+            .flat_map(|direction| {
+                SchedClassifier::query_tcx(HOST_IF, direction).expect("the kernel answers").1
+            })
+            .map(|program| program.name_as_str().unwrap_or("?").to_owned())
+            .collect()
+    })
 }

@@ -49,10 +49,9 @@ fn a_canary_that_is_not_ready_loses_its_traffic() {
         .status()
         .events
         .into_iter()
-        .rev()
-        .find(|event| event.what == "not ready" && event.slot == Some(Slot::B))
+        .find(|event| event.what == "not ready" && event.effective_before_bp == 5_000)
         .expect("the event is kept");
-    assert_eq!(event.by, "shifterd");
+    assert_eq!((event.by.as_str(), event.slot), ("shifterd", Some(Slot::B)));
     assert_eq!((event.effective_before_bp, event.effective_after_bp), (5_000, 0));
     assert!(event.took_ns > 0 && event.detail.contains("503"), "{event:?}");
     stage.b.set_ready(true);

@@ -39,6 +39,8 @@ fn spec(first: u16, weight: u16) -> ServiceSpec {
 #[test]
 fn a_thousand_backends_are_swapped_under_load() {
     let world = World::pair(Options::default());
+    // Clients of the host itself must not take the ports the backends are about to listen on.
+    world.host().sysctl("net.ipv4.ip_local_port_range", "40000 60999");
     let _old = Backend::start(world.host(), Spec::new("old", &addresses(FIRST_PORT)));
     let _new = Backend::start(world.host(), Spec::new("new", &addresses(FIRST_PORT + COUNT)));
     let daemon = Daemon::start(world.host(), Node::new(HookSpec::Tc), &[spec(FIRST_PORT, 100)]);
