@@ -2,6 +2,7 @@
 
 pub mod backend;
 pub mod bpffs;
+pub mod daemon;
 pub mod http;
 pub mod load;
 pub mod netns;
@@ -10,3 +11,4 @@ pub mod process;
 pub mod reap;
 pub mod scratch;
 pub mod world;
+pub mod wrk;
