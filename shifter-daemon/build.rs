@@ -16,7 +16,10 @@ fn main() {
     };
     println!("cargo::rerun-if-changed={}", object.display());
     if let Err(error) = fs::copy(&object, out.join("shifter.o")) {
-        println!("cargo::error=cannot copy the kernel programs from {}: {error}", object.display());
+        println!(
+            "cargo::error=cannot copy the kernel programs from {}: {error}",
+            object.display()
+        );
         println!("cargo::error={MISSING}");
     }
 }
@@ -28,9 +31,16 @@ fn object(out: &Path) -> Option<PathBuf> {
         return Some(PathBuf::from(named));
     }
     // A build script is not told the target directory; but OUT_DIR lies inside it, unless cargo
-    // is configured to keep intermediate files elsewhere.
-    let above = out.ancestors().map(Path::to_owned);
+    // is configured to keep intermediate files elsewhere. Cargo marks it with CACHEDIR.TAG.
+    let above = out
+        .ancestors()
+        .filter(|path| path.join("CACHEDIR.TAG").exists());
     let moved = env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
     let usual = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target");
-    above.chain(moved).chain([usual]).map(|target| target.join("bpf/shifter.o")).find(|o| o.exists())
+    above
+        .map(Path::to_owned)
+        .chain(moved)
+        .chain([usual])
+        .map(|target| target.join("bpf/shifter.o"))
+        .find(|object| object.exists())
 }

@@ -88,12 +88,7 @@ pub fn kernel(workspace: &Workspace, toolchain: &Toolchain) -> anyhow::Result<Pa
     command.args(["--release"]);
     let log = workspace.log("kernel-build");
     let _ = fs::remove_file(&log);
-    let done = process::run(Job {
-        subject: "kernel",
-        command,
-        log: &log,
-        limit: LIMIT,
-    })?;
+    let done = process::run(Job::new("kernel", command, &log, LIMIT))?;
     let took = done.success("kernel")?;
     let built = workspace
         .target
@@ -156,19 +151,10 @@ fn publish(built: &Path, object: &Path) -> anyhow::Result<bool> {
 /// # Errors
 /// The build fails.
 pub fn binaries(workspace: &Workspace, profile: Profile) -> anyhow::Result<()> {
-    let mut command = workspace.cargo();
-    command.args(["build", "--package=shifter-daemon", "--package=shifterctl"]);
-    if profile == Profile::Release {
-        command.arg("--release");
-    }
+    let command = binaries_cargo(workspace, profile);
     let log = workspace.log("binaries-build");
     let _ = fs::remove_file(&log);
-    let done = process::run(Job {
-        subject: "binaries",
-        command,
-        log: &log,
-        limit: LIMIT,
-    })?;
+    let done = process::run(Job::new("binaries", command, &log, LIMIT))?;
     let took = done.success("binaries")?;
     let directory = workspace.target.join(profile.directory());
     let fact = format!(
@@ -178,6 +164,16 @@ pub fn binaries(workspace: &Workspace, profile: Profile) -> anyhow::Result<()> {
     );
     screen::line(Mark::Good, "binaries", &fact);
     Ok(())
+}
+
+/// Cargo for shifterd and shifterctl.
+pub fn binaries_cargo(workspace: &Workspace, profile: Profile) -> Command {
+    let mut command = workspace.cargo();
+    command.args(["build", "--package=shifter-daemon", "--package=shifterctl"]);
+    if profile == Profile::Release {
+        command.arg("--release");
+    }
+    command
 }
 
 #[cfg(test)]

@@ -112,6 +112,30 @@ impl Identity {
         command
     }
 
+    /// A command that runs as root with these variables on top of the environment, if there is a
+    /// way to.
+    pub fn elevate(&self, program: &OsStr, variables: &[(&str, &OsStr)]) -> Option<Command> {
+        let mut command = match self.elevation() {
+            Elevation::None => return None,
+            Elevation::Root => {
+                let mut command = Command::new(program);
+                command.envs(variables.iter().copied());
+                return Some(command);
+            }
+            Elevation::Sudo => Command::new("sudo"),
+        };
+        // sudo clears the environment; env(1) sets again what is asked for.
+        command.args(["-n", "--", "env"]);
+        for (name, value) in variables {
+            let mut word = OsStr::new(name).to_owned();
+            word.push("=");
+            word.push(value);
+            command.arg(word);
+        }
+        command.arg(program);
+        Some(command)
+    }
+
     /// How a command that needs root can be run here.
     pub fn elevation(&self) -> Elevation {
         if self.root {

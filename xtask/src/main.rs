@@ -6,6 +6,7 @@ mod interrupt;
 mod process;
 mod screen;
 mod setup;
+mod test;
 mod workspace;
 
 use std::process::ExitCode;
@@ -28,6 +29,8 @@ enum Task {
     Setup(setup::Arguments),
     /// Build the kernel programs, shifterd and shifterctl.
     Build(build::Arguments),
+    /// Run all tests; the last line is `N passed, N failed`.
+    Test(test::Arguments),
 }
 
 impl Task {
@@ -35,6 +38,7 @@ impl Task {
         match self {
             Self::Setup(arguments) => setup::run(arguments, workspace),
             Self::Build(arguments) => build::run(arguments, workspace),
+            Self::Test(arguments) => test::run(arguments, workspace),
         }
     }
 }

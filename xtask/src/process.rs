@@ -13,6 +13,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use nix::{
+    errno::Errno,
     sys::signal::{Signal, killpg},
     unistd::Pid,
 };
@@ -74,8 +75,23 @@ pub struct Job<'a> {
     pub command: Command,
     /// Where its output goes; added to if the file is there.
     pub log: &'a Path,
+    /// Where its standard output goes, if it is to be read by a program rather than a person.
+    pub stdout: Option<&'a Path>,
     /// When to kill it.
     pub limit: Duration,
+}
+
+impl<'a> Job<'a> {
+    /// A child all of whose output goes to `log`.
+    pub fn new(subject: &'a str, command: Command, log: &'a Path, limit: Duration) -> Self {
+        Self {
+            subject,
+            command,
+            log,
+            stdout: None,
+            limit,
+        }
+    }
 }
 
 /// What became of a child.
@@ -122,6 +138,7 @@ pub fn run(job: Job<'_>) -> anyhow::Result<Done> {
         subject,
         mut command,
         log,
+        stdout,
         limit,
     } = job;
     if let Some(parent) = log.parent() {
@@ -135,9 +152,15 @@ pub fn run(job: Job<'_>) -> anyhow::Result<Done> {
         .with_context(|| format!("cannot write the log {}", log.display()))?;
     let program = command.get_program().to_string_lossy().into_owned();
     let begun = Instant::now();
+    let stdout = match stdout {
+        Some(path) => {
+            File::create(path).with_context(|| format!("cannot write {}", path.display()))?
+        }
+        None => file.try_clone()?,
+    };
     let mut child = command
         .stdin(Stdio::null())
-        .stdout(file.try_clone()?)
+        .stdout(stdout)
         .stderr(file)
         .process_group(0)
         .spawn()
@@ -171,20 +194,37 @@ pub fn run(job: Job<'_>) -> anyhow::Result<Done> {
 /// Asks the child's whole process group to end, then kills what is left of it.
 fn end_group(child: &mut Child) -> anyhow::Result<()> {
     let group = Pid::from_raw(i32::try_from(child.id()).context("a process id beyond i32")?);
-    // The group may be gone already, which is what is wanted.
-    let _ = killpg(group, Signal::SIGTERM);
+    signal_group(group, Signal::SIGTERM);
     let asked = Instant::now();
     // Signal 0 asks whether anybody is left in the group without disturbing them.
     while asked.elapsed() < GRACE {
         child.try_wait()?;
-        if killpg(group, None).is_err() {
+        if killpg(group, None) == Err(Errno::ESRCH) {
             return Ok(());
         }
         thread::sleep(LOOK);
     }
-    let _ = killpg(group, Signal::SIGKILL);
+    signal_group(group, Signal::SIGKILL);
     child.wait()?;
     Ok(())
+}
+
+/// Sends `signal` to all of a process group. What runs through sudo belongs to root, and takes
+/// signals from root only.
+fn signal_group(group: Pid, signal: Signal) {
+    // The group may be gone already, which is what is wanted.
+    if killpg(group, signal) == Err(Errno::EPERM) {
+        let mut command = Command::new("sudo");
+        command.args([
+            "-n",
+            "kill",
+            "-s",
+            signal.as_str().trim_start_matches("SIG"),
+            "--",
+        ]);
+        command.arg(format!("-{group}"));
+        let _ = output(command);
+    }
 }
 
 /// The last line of the file that says anything.

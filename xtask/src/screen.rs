@@ -7,6 +7,8 @@ use std::{
 
 /// Columns that a line of output may fill.
 const COLUMNS: usize = 80;
+/// Where facts begin: behind the column of subjects.
+const INDENT: usize = 13;
 /// A step that takes less than this is not worth a progress line.
 const FIRST_PROGRESS: Duration = Duration::from_secs(1);
 /// How often a terminal's progress line is redrawn.
@@ -31,18 +33,41 @@ fn colour() -> bool {
     !refused && std::io::stdout().is_terminal()
 }
 
-/// `subject` in a column of its own, then `fact`.
+/// `subject` in a column of its own, then `fact`, broken between words where it is too long.
 pub fn line(mark: Mark, subject: &str, fact: &str) {
     let code = match mark {
         Mark::Good => "32",
         Mark::Change => "33",
         Mark::Bad => "31",
     };
+    let subject = format!("{subject:<width$}", width = INDENT - 1);
+    let fact = folded(fact);
     if colour() {
-        println!("\x1b[{code}m{subject:<12}\x1b[0m {fact}");
+        println!("\x1b[{code}m{subject}\x1b[0m {fact}");
     } else {
-        println!("{subject:<12} {fact}");
+        println!("{subject} {fact}");
     }
+}
+
+/// `text` in lines that fit beside the subjects. A word that is too long, such as a path, is
+/// kept whole so that it can be copied.
+fn folded(text: &str) -> String {
+    let mut lines = Vec::new();
+    for paragraph in text.lines() {
+        let mut line = String::new();
+        for word in paragraph.split_whitespace() {
+            let columns = line.chars().count() + 1 + word.chars().count();
+            if !line.is_empty() && INDENT + columns > COLUMNS {
+                lines.push(std::mem::take(&mut line));
+            }
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(word);
+        }
+        lines.push(line);
+    }
+    lines.join(&format!("\n{:INDENT$}", ""))
 }
 
 /// A heading over the lines that follow it.
@@ -155,6 +180,29 @@ mod tests {
                 expected,
                 "{millis} ms"
             );
+        }
+    }
+
+    #[test]
+    fn facts_are_folded_between_words() {
+        let long = "x".repeat(90);
+        let words = ["word"; 20].join(" ");
+        let rows = [
+            ("short", "short".to_owned()),
+            ("two\nlines", format!("two\n{:13}lines", "")),
+            (
+                words.as_str(),
+                format!(
+                    "{}\n{:13}{}",
+                    ["word"; 13].join(" "),
+                    "",
+                    ["word"; 7].join(" ")
+                ),
+            ),
+            (long.as_str(), long.clone()),
+        ];
+        for (text, expected) in rows {
+            assert_eq!(folded(text), expected);
         }
     }
 

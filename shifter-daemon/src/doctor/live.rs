@@ -4,10 +4,11 @@
 use std::{fs, os::fd::OwnedFd, process::Command, thread};
 
 use nix::{
-    mount::{MsFlags, mount},
+    mount::{MsFlags, mount, umount},
     sched::{CloneFlags, unshare},
     unistd::Uid,
 };
+use tempfile::TempDir;
 
 use super::{
     Status,
@@ -63,6 +64,31 @@ fn in_namespace(test: impl FnOnce() + Send + 'static) {
     };
     if let Err(panic) = thread::spawn(run).join() {
         std::panic::resume_unwind(panic);
+    }
+}
+
+/// A BPF file system on a directory of its own; both go with it.
+struct Bpffs(TempDir);
+
+impl Bpffs {
+    fn mount() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        mount(
+            Some("bpf"),
+            dir.path(),
+            Some("bpf"),
+            MsFlags::empty(),
+            None::<&str>,
+        )
+        .expect("a bpffs");
+        Self(dir)
+    }
+}
+
+impl Drop for Bpffs {
+    fn drop(&mut self) {
+        // A directory with something mounted on it cannot be removed.
+        let _ = umount(self.0.path());
     }
 }
 
@@ -136,18 +162,11 @@ fn the_filter_of_all_interfaces_counts() {
 #[test]
 fn pins_tell_own_programs_from_foreign_ones() {
     in_namespace(|| {
-        let dir = tempfile::tempdir().expect("a directory");
-        mount(
-            Some("bpf"),
-            dir.path(),
-            Some("bpf"),
-            MsFlags::empty(),
-            None::<&str>,
-        )
-        .expect("a bpffs");
+        let bpffs = Bpffs::mount();
+        let dir = bpffs.0.path();
         ip("link add v0 type veth peer name v1");
         let (own, linked, foreign) = (xdp_program(), xdp_program(), xdp_program());
-        let pins = dir.path().join("shifter/v1");
+        let pins = dir.join("shifter/v1");
         fs::create_dir_all(&pins).expect("directories");
         bpf::pin(&own, &pins.join("xdp_ingress")).expect("a pinned program");
         let v0 = inspect("v0").expect("v0");
@@ -162,12 +181,12 @@ fn pins_tell_own_programs_from_foreign_ones() {
         };
         let map = bpf::create_map(&spec).expect("a map");
         bpf::pin(&map, &pins.join("MAP")).expect("a pinned map");
-        bpf::pin(&foreign, &dir.path().join("foreign")).expect("a foreign pin");
+        bpf::pin(&foreign, &dir.join("foreign")).expect("a foreign pin");
 
         let id = |program: &OwnedFd| bpf::program_info(program).expect("its id").0;
-        let found = pinned_programs(&dir.path().join("shifter"));
+        let found = pinned_programs(&dir.join("shifter"));
         assert_eq!(found, [id(&own), id(&linked)].into());
-        assert!(pinned_programs(&dir.path().join("nothing")).is_empty());
+        assert!(pinned_programs(&dir.join("nothing")).is_empty());
 
         // The doctor calls the linked program shifter's own, and foreign without its pin.
         for (own_programs, expected) in [(found, Status::Ok), ([].into(), Status::Warn)] {

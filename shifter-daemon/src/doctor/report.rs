@@ -104,9 +104,23 @@ impl Report {
             .unwrap_or(Status::Ok)
     }
 
+    /// Whether something keeps shifterd from running or steered traffic from arriving.
+    pub fn has_failures(&self) -> bool {
+        self.worst() == Status::Fail
+    }
+
     /// The report as a table of at most 80 columns (a single word that is longer stays whole), with
-    /// a closing line of counts. `colour` adds terminal colours to the status.
-    pub fn render(&self, colour: bool) -> String {
+    /// a closing line of counts.
+    pub fn render(&self) -> String {
+        self.table(false)
+    }
+
+    /// As [`Report::render`], with terminal colours on the status.
+    pub fn render_in_colour(&self) -> String {
+        self.table(true)
+    }
+
+    fn table(&self, colour: bool) -> String {
         let mut text = String::new();
         for check in &self.checks {
             let word = format!("{:<STATUS_WIDTH$}", check.status.word());
@@ -210,7 +224,7 @@ warn interface enp0s31f6np0     /sys/fs/bpf is not a BPF file system
 
 1 ok, 1 warning, 1 failed
 ";
-        assert_eq!(report().render(false), expected);
+        assert_eq!(report().render(), expected);
         assert!(expected.lines().all(|line| line.chars().count() <= WIDTH));
     }
 
@@ -229,7 +243,7 @@ warn interface enp0s31f6np0     /sys/fs/bpf is not a BPF file system
 
     #[test]
     fn colour_is_on_the_status_alone() {
-        let (plain, colour) = (report().render(false), report().render(true));
+        let (plain, colour) = (report().render(), report().render_in_colour());
         assert!(!plain.contains('\x1b'));
         let stripped = ["\x1b[32m", "\x1b[33m", "\x1b[31m", "\x1b[0m"]
             .iter()
@@ -251,6 +265,8 @@ warn interface enp0s31f6np0     /sys/fs/bpf is not a BPF file system
     #[test]
     fn the_worst_status_counts() {
         assert_eq!(report().worst(), Status::Fail);
+        assert!(report().has_failures());
         assert_eq!(Report::default().worst(), Status::Ok);
+        assert!(!Report::default().has_failures());
     }
 }

@@ -105,6 +105,11 @@ impl Compiler {
         library.join("core/Cargo.toml").exists() && library.join("Cargo.toml").exists()
     }
 
+    /// Whether its cargo has a clippy.
+    pub fn has_clippy(&self) -> bool {
+        self.rustc.with_file_name("cargo-clippy").exists()
+    }
+
     /// The compiler, with unstable features allowed.
     pub fn rustc(&self, workspace: &Workspace) -> Command {
         let mut command = clean(workspace.identity.compile(&self.rustc));

@@ -147,12 +147,7 @@ fn probe(workspace: &Workspace, compiler: &Compiler, linker: &Path) -> anyhow::R
         .args(["-Clink-arg=--btf", "-o"])
         .arg(&object)
         .arg(&source);
-    let done = process::run(Job {
-        subject: "bpf-linker",
-        command,
-        log: &log,
-        limit: PROBE_LIMIT,
-    })?;
+    let done = process::run(Job::new("bpf-linker", command, &log, PROBE_LIMIT))?;
     if done.end != process::End::Success {
         bail!(
             "linking a tiny program {}; see {}",
@@ -201,12 +196,7 @@ fn build(workspace: &Workspace, compiler: &Compiler, cached: &Path) -> anyhow::R
         .arg(work.join("root"));
     let log = workspace.log("bpf-linker");
     let _ = fs::remove_file(&log);
-    let done = process::run(Job {
-        subject: "bpf-linker",
-        command,
-        log: &log,
-        limit: BUILD_LIMIT,
-    })?;
+    let done = process::run(Job::new("bpf-linker", command, &log, BUILD_LIMIT))?;
     let took = done.success("bpf-linker")?;
     fs::rename(work.join("root"), &place)
         .with_context(|| format!("cannot put bpf-linker into {}", place.display()))?;

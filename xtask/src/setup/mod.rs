@@ -2,22 +2,47 @@
 
 mod apt;
 mod compiler;
+pub mod component;
 mod linker;
+pub mod packages;
 pub mod toolchain;
 
 use std::process::ExitCode;
 
-use crate::workspace::Workspace;
+use packages::Purpose;
+
+use crate::{screen, workspace::Workspace};
 
 /// Arguments of `cargo xtask setup`.
 #[derive(clap::Args)]
-pub struct Arguments {}
+pub struct Arguments {
+    /// Look after this purpose only.
+    #[arg(long = "for", value_name = "PURPOSE")]
+    purpose: Option<Purpose>,
+}
 
 /// Runs `cargo xtask setup`.
 ///
 /// # Errors
 /// Something that is needed cannot be installed.
-pub fn run(_arguments: &Arguments, workspace: &Workspace) -> anyhow::Result<ExitCode> {
+pub fn run(arguments: &Arguments, workspace: &Workspace) -> anyhow::Result<ExitCode> {
+    let all = [Purpose::Build, Purpose::Test, Purpose::Demo];
+    let purposes = arguments
+        .purpose
+        .as_ref()
+        .map_or(&all[..], std::slice::from_ref);
+    screen::heading("Toolchain of the kernel programs");
     toolchain::ensure(workspace)?;
+    for purpose in purposes {
+        if *purpose != Purpose::Build {
+            screen::heading(&format!("Programs for `cargo xtask {purpose}`"));
+            packages::ensure(workspace, *purpose)?;
+        }
+        if *purpose == Purpose::Test {
+            for component in component::Component::ALL {
+                component.ensure(workspace)?;
+            }
+        }
+    }
     Ok(ExitCode::SUCCESS)
 }

@@ -161,12 +161,7 @@ fn add_source(workspace: &Workspace, compiler: &Compiler) -> anyhow::Result<()> 
     command.current_dir(&workspace.root);
     command.args(["component", "add", "rust-src", "--toolchain", name]);
     let log = workspace.log("rust-src");
-    let done = process::run(Job {
-        subject: "rust-src",
-        command,
-        log: &log,
-        limit: SOURCE_LIMIT,
-    })?;
+    let done = process::run(Job::new("rust-src", command, &log, SOURCE_LIMIT))?;
     if done.end != process::End::Success || !compiler.has_source() {
         let ending = done.end.words();
         bail!(

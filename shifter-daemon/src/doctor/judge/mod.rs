@@ -32,7 +32,7 @@ mod tests {
         let mut facts = healthy();
         change(&mut facts);
         let report = judge(&facts);
-        let text = report.render(false);
+        let text = report.render();
         let long: Vec<_> = text
             .lines()
             .filter(|line| line.chars().count() > 80)
