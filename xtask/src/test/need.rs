@@ -120,7 +120,7 @@ impl<'a> Provisions<'a> {
 
     fn programs(&mut self) -> Result<(), String> {
         let workspace = self.workspace;
-        let ensure = || told(packages::ensure(workspace, Purpose::Test));
+        let ensure = || told(packages::ensure(workspace, &[Purpose::Test]));
         self.programs.get_or_insert_with(ensure).clone()
     }
 }

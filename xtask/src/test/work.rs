@@ -1,7 +1,6 @@
 //! Doing the work of a stage within its time.
 
 use std::{
-    ffi::OsStr,
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -251,7 +250,6 @@ impl Running<'_> {
         let variables = [
             ("CARGO_MANIFEST_DIR", package.as_os_str()),
             ("PATH", path.as_os_str()),
-            ("RUST_BACKTRACE", OsStr::new("1")),
             ("SHIFTER_BIN_DIR", binaries.as_os_str()),
         ];
         let elevated = self
