@@ -163,7 +163,7 @@ impl Running<'_> {
     /// Builds the kernel object; then lets clippy look at its source, where the toolchain has
     /// clippy.
     fn kernel(&self, provisions: &mut Provisions<'_>) -> anyhow::Result<Report> {
-        provisions.object().map_err(anyhow::Error::msg)?;
+        provisions.object(self.left()).map_err(anyhow::Error::msg)?;
         let toolchain = provisions.toolchain().map_err(anyhow::Error::msg)?;
         let mut command = build::kernel_cargo(self.workspace, &toolchain, "clippy");
         if !toolchain.compiler.has_clippy() {
