@@ -36,7 +36,10 @@ pub struct Flow {
 #[inline(always)]
 pub fn find(key: &FlowKey) -> Option<Flow> {
     match FLOWS.get_ptr_mut(key) {
-        Some(entry) => Some(Flow { entry, is_pending: false }),
+        Some(entry) => Some(Flow {
+            entry,
+            is_pending: false,
+        }),
         None => find_pending(key),
     }
 }
@@ -44,7 +47,10 @@ pub fn find(key: &FlowKey) -> Option<Flow> {
 /// Finds the entry of a handshake.
 #[inline(always)]
 pub fn find_pending(key: &FlowKey) -> Option<Flow> {
-    PENDING.get_ptr_mut(key).map(|entry| Flow { entry, is_pending: true })
+    PENDING.get_ptr_mut(key).map(|entry| Flow {
+        entry,
+        is_pending: true,
+    })
 }
 
 /// Forgets a connection that is over, so that a new one can take its key.
@@ -105,7 +111,11 @@ impl Flow {
 
     /// Whether the flow's backend is this one.
     #[inline(always)]
-    pub fn is_on(&self, backend: shifter_common::addr::Addr, port: shifter_common::addr::Be16) -> bool {
+    pub fn is_on(
+        &self,
+        backend: shifter_common::addr::Addr,
+        port: shifter_common::addr::Be16,
+    ) -> bool {
         // SAFETY: as in `read`.
         let entry = unsafe { &*self.entry };
         entry.backend_port == port && entry.backend == backend
@@ -132,11 +142,17 @@ impl Flow {
     #[inline(always)]
     pub fn is_answered_by(&self, packet: &Packet) -> bool {
         let entry = self.read();
-        let Some(phase) = Phase::from_u32(entry.phase) else { return false };
+        let Some(phase) = Phase::from_u32(entry.phase) else {
+            return false;
+        };
         let acknowledges = packet.ack == entry.next_from_client;
         if packet.has(flag::SYN) {
             // A backend that still holds the connection only repeats its own SYN/ACK.
-            return if phase.is_pending() { acknowledges } else { phase.is_live() };
+            return if phase.is_pending() {
+                acknowledges
+            } else {
+                phase.is_live()
+            };
         }
         if packet.has(flag::RST | flag::ACK) && !phase.is_live() {
             // Refusals acknowledge the SYN they refuse.
@@ -197,8 +213,12 @@ impl Flow {
     /// when both directions race.
     #[inline(always)]
     fn advance(&self, key: &FlowKey, entry: &FlowEntry, sender: Sender, flags: u8) {
-        let Some(phase) = Phase::from_u32(entry.phase) else { return };
-        let Some((next, milestone)) = tcp::advance(phase, sender, flags) else { return };
+        let Some(phase) = Phase::from_u32(entry.phase) else {
+            return;
+        };
+        let Some((next, milestone)) = tcp::advance(phase, sender, flags) else {
+            return;
+        };
         // SAFETY: as in `read`; the field is aligned.
         let swapped = unsafe {
             atomic::compare_and_swap(&raw mut (*self.entry).phase, entry.phase, next as u32)
