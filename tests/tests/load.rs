@@ -182,7 +182,7 @@ fn every_lie_is_counted_under_its_name() {
             let server = lie(world.host(), addr, vec![script.to_vec()]);
             let plan = Plan {
                 requests_per_connection: Some(3),
-                timeout: Duration::from_millis(300),
+                timeout: Duration::from_millis(700),
                 ..Plan::connections(addr, 1, 1)
             };
             let report = load::run(world.client(), &plan);
