@@ -22,7 +22,7 @@ pub mod capacity {
     pub const SERVICES: u32 = 1_024;
     /// Backends of all services.
     pub const BACKENDS: u32 = 16_384;
-    /// Entries of all lookup tables together, both banks of both slots of every service.
+    /// Entries of all lookup tables together: each family, slot and bank of every service. Even.
     pub const TABLE_ENTRIES: u32 = 4 << 20;
     /// Established flows.
     pub const FLOWS: u32 = 262_144;
@@ -42,7 +42,8 @@ pub mod map {
     pub const VIP_ADDRS: &str = "VIP_ADDRS";
     /// `Array<u64>`: packed [`super::Region`] of each service, family, slot and bank.
     pub const REGIONS: &str = "REGIONS";
-    /// `Array<u32>`: lookup table entries, backend indexes, all services.
+    /// `Array<[u32; 2]>`, mmapable: lookup table entries, backend indexes, all services. Two an
+    /// element, because elements of a mapped array are eight bytes apart.
     pub const TABLES: &str = "TABLES";
     /// `Array<BackendEntry>` by backend index.
     pub const BACKENDS: &str = "BACKENDS";
@@ -61,8 +62,19 @@ pub mod map {
 
     /// All maps, in the order they are pinned.
     pub const ALL: [&str; 13] = [
-        STEERING, SERVICES, VIPS, VIP_ADDRS, REGIONS, TABLES, BACKENDS, BACKEND_SERVICES, FLOWS,
-        PENDING, VERDICTS, SLOT_COUNTERS, BACKEND_COUNTERS,
+        STEERING,
+        SERVICES,
+        VIPS,
+        VIP_ADDRS,
+        REGIONS,
+        TABLES,
+        BACKENDS,
+        BACKEND_SERVICES,
+        FLOWS,
+        PENDING,
+        VERDICTS,
+        SLOT_COUNTERS,
+        BACKEND_COUNTERS,
     ];
 }
 
@@ -103,8 +115,10 @@ pub struct VipEntry {
     pub ordinal: u8,
     /// Number of VIP ordinals in use by the service: a client port is checked against those below.
     pub vip_count: u8,
+    /// 1 if the VIP was taken out of its service: its flows continue, new ones are not ours.
+    pub is_retired: u8,
     /// Zero.
-    pub pad: [u8; 2],
+    pub pad: u8,
 }
 const _: () = assert!(size_of::<VipEntry>() == 8);
 
@@ -146,7 +160,7 @@ pub mod policy {
 /// the old region or the new one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Region {
-    /// First entry.
+    /// First entry; even.
     pub base: u32,
     /// Number of entries; 0 means the table is empty.
     pub size: u32,
@@ -161,7 +175,10 @@ impl Region {
     /// The region in a packed word.
     #[inline(always)]
     pub const fn unpack(word: u64) -> Self {
-        Self { base: word as u32, size: (word >> 32) as u32 }
+        Self {
+            base: word as u32,
+            size: (word >> 32) as u32,
+        }
     }
 
     /// Index into `REGIONS`. A slot has a table for each address family, because a flow's backend
@@ -207,7 +224,7 @@ pub mod backend_state {
 /// Key of a flow: the client and the VIP of a service it talks to. The reply direction knows the
 /// service from the backend's address and finds the same entry.
 #[repr(C)]
-#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct FlowKey {
     /// Client address.
     pub client: Addr,
@@ -320,7 +337,11 @@ const _: () = assert!(size_of::<BackendCounters>() == 80);
 
 impl core::fmt::Debug for VipKey {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "{:?}:{:?}/{}", self.addr.words, self.port, self.protocol)
+        write!(
+            f,
+            "{:?} port {:?} protocol {}",
+            self.addr, self.port, self.protocol
+        )
     }
 }
 

@@ -2,8 +2,13 @@
 
 pub mod api;
 pub mod config;
+pub mod config_files;
+pub mod control;
+pub mod dataplane;
 pub mod doctor;
 pub mod driver;
+pub mod hook;
 pub mod metrics;
 pub mod model;
 pub mod probe;
+pub mod state;

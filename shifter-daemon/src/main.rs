@@ -1,2 +1,242 @@
-//! x
-fn main() {}
+//! `shifterd`: the daemon's command line and start.
+
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Instant,
+};
+
+use anyhow::Context as _;
+use clap::{Parser, ValueEnum};
+use shifter_daemon::{
+    api, config_files, doctor,
+    dataplane::bpf::BpfDataplane,
+    driver::{Driver, DriverHandle, Request},
+    metrics,
+    model::NodeSpec,
+    probe::Prober,
+    state::StateFile,
+};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, watch},
+};
+
+/// Requests that may wait for the driver.
+const CALLS_WAITING_COUNT: usize = 256;
+/// Changes of health that may wait for the driver.
+const PROBES_WAITING_COUNT: usize = 1_024;
+
+/// Steers new connections between the two versions of each service, in the kernel.
+#[derive(Debug, Parser)]
+#[command(name = "shifterd", version, about)]
+struct Arguments {
+    /// Node file.
+    #[arg(long, default_value = "/etc/shifter/shifter.toml", value_name = "FILE")]
+    config: PathBuf,
+    /// Read all files, report every problem and exit: 0 if there is none, 1 if there are.
+    #[arg(long, conflicts_with = "doctor")]
+    check: bool,
+    /// Look at the host, say what is missing and how to mend it, and exit.
+    #[arg(long)]
+    doctor: bool,
+    /// With --doctor: print JSON.
+    #[arg(long, requires = "doctor")]
+    json: bool,
+    /// How log lines are written to standard error.
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let outcome = if arguments.check {
+        Ok(check(&arguments.config))
+    } else if arguments.doctor {
+        examine(&arguments.config, arguments.json)
+    } else {
+        start_log(arguments.log_format);
+        steer(&arguments.config)
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("shifterd: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+/// `--check`: the same reading that a start and `apply` do.
+fn check(config: &Path) -> ExitCode {
+    let mut problems = Vec::new();
+    let mut count = 0;
+    match config_files::load_node(config) {
+        Ok(node) => {
+            let loaded = config_files::load_services(&node.services_dir);
+            count = loaded.services.len();
+            problems.extend(loaded.diagnostics);
+        }
+        Err(diagnostics) => problems.extend(diagnostics),
+    }
+    for problem in &problems {
+        eprintln!("{problem}");
+    }
+    if problems.is_empty() {
+        println!("{}: ok, {count} services", config.display());
+        return ExitCode::SUCCESS;
+    }
+    eprintln!("{} problems", problems.len());
+    ExitCode::FAILURE
+}
+
+/// `--doctor`.
+fn examine(config: &Path, json: bool) -> anyhow::Result<ExitCode> {
+    let node = config_files::load_node(config).ok();
+    let backends: Option<Vec<SocketAddr>> = node.as_ref().map(|node| {
+        let services = config_files::load_services(&node.services_dir).services;
+        let slots = services.values().flat_map(|service| &service.slots);
+        slots.flat_map(|slot| &slot.backends).map(|backend| backend.addr).collect()
+    });
+    let report = doctor::run_for(node.as_ref(), backends.as_deref());
+    let text = if json {
+        report.to_json().context("writing the report")?
+    } else {
+        let colour = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        if colour { report.render_in_colour() } else { report.render() }
+    };
+    writeln!(io::stdout(), "{}", text.trim_end()).context("writing the report")?;
+    Ok(if report.has_failures() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn start_log(format: LogFormat) {
+    use tracing_subscriber::EnvFilter;
+    let filter =
+        EnvFilter::try_from_env("SHIFTER_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    match format {
+        LogFormat::Json => builder.json().init(),
+        // The journal stamps each line itself.
+        LogFormat::Text if std::env::var_os("JOURNAL_STREAM").is_some() => {
+            builder.without_time().with_ansi(false).with_target(false).init();
+        }
+        LogFormat::Text => builder.with_ansi(false).with_target(false).init(),
+    }
+}
+
+fn steer(config: &Path) -> anyhow::Result<ExitCode> {
+    let node = config_files::load_node(config).map_err(|diagnostics| {
+        anyhow::anyhow!(
+            "the node file has problems\n{}",
+            shifter_daemon::driver::describe(&diagnostics)
+        )
+    })?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("starting the runtime")?;
+    runtime.block_on(serve(node, config.to_owned()))
+}
+
+async fn serve(node: NodeSpec, node_file: PathBuf) -> anyhow::Result<ExitCode> {
+    let (state, problem) = StateFile::open(&node.state_dir)?;
+    if let Some(problem) = problem {
+        tracing::error!("{problem}");
+    }
+    // The signals are caught before anything exists that an early one could leave half done.
+    let mut hangup = signal(SignalKind::hangup()).context("catching SIGHUP")?;
+    let mut terminate = signal(SignalKind::terminate()).context("catching SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("catching SIGINT")?;
+
+    let dataplane = BpfDataplane::open(&node)?;
+    let listener = api::bind(&node.control_socket)?;
+    let metrics_listener = match node.metrics {
+        Some(addr) => Some(
+            TcpListener::bind(addr)
+                .await
+                .with_context(|| format!("listening on {addr} for metrics ([metrics] listen)"))?,
+        ),
+        None => None,
+    };
+    let (probes_tx, probes) = mpsc::channel(PROBES_WAITING_COUNT);
+    let driver =
+        Driver::start(node, node_file, Box::new(dataplane), state, Prober::new(probes_tx))?;
+    let (handle, calls) = DriverHandle::channel(CALLS_WAITING_COUNT);
+    let (stop, stopped) = watch::channel(false);
+    let until_stopped = |mut stopped: watch::Receiver<bool>| async move {
+        let _ = stopped.wait_for(|stopped| *stopped).await;
+    };
+
+    let mut driver = tokio::spawn(driver.run(calls, probes));
+    let api = tokio::spawn(api::serve(
+        listener,
+        handle.clone(),
+        api::Access::system(),
+        until_stopped(stopped.clone()),
+    ));
+    let metrics = metrics_listener.map(|listener| {
+        tokio::spawn(metrics::serve(listener, handle.clone(), until_stopped(stopped.clone())))
+    });
+    notify(&[sd_notify::NotifyState::Ready]);
+    tracing::info!("steering");
+
+    loop {
+        tokio::select! {
+            ended = &mut driver => {
+                let ended = ended.context("the driver failed")?;
+                tracing::info!(?ended, "stopping");
+                break;
+            }
+            _ = hangup.recv() => reload(&handle).await,
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        }
+    }
+    notify(&[sd_notify::NotifyState::Stopping]);
+    // Answers that are under way are sent before the process ends.
+    let _ = stop.send(true);
+    for server in [Some(api), metrics].into_iter().flatten() {
+        match tokio::time::timeout(std::time::Duration::from_secs(2), server).await {
+            Ok(Ok(Ok(()))) => {}
+            Ok(Ok(Err(error))) => tracing::warn!("a server ended with: {error}"),
+            Ok(Err(error)) => tracing::warn!("a server failed: {error}"),
+            Err(_) => tracing::warn!("a client kept its connection; it is cut off"),
+        }
+    }
+    tracing::info!("stopped; traffic stays as it is");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// SIGHUP does what `shifterctl apply` does; its report goes to the log.
+async fn reload(handle: &DriverHandle) {
+    use shifter_daemon::driver::Reply;
+    match handle.call(Request::Apply, None, Instant::now()).await {
+        Ok(Reply::Applied(report)) => {
+            for diagnostic in &report.diagnostics {
+                tracing::error!("{diagnostic}");
+            }
+            for change in &report.changes {
+                tracing::info!(
+                    service = %change.service, key = %change.key, before = %change.before,
+                    after = %change.after, effect = ?change.effect, reason = %change.reason,
+                    "configuration"
+                );
+            }
+        }
+        Ok(other) => tracing::error!(?other, "an answer that does not belong to the question"),
+        Err(refusal) => tracing::error!("{}: {}", refusal.message, refusal.help),
+    }
+}
+
+/// Tells systemd, if it started us.
+fn notify(states: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::warn!("systemd was not told: {error}");
+    }
+}

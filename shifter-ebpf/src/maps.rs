@@ -28,10 +28,12 @@ pub static VIP_ADDRS: Array<VipKey> =
     Array::with_max_entries(capacity::SERVICES * VIPS_PER_SERVICE, 0);
 
 #[map]
-pub static REGIONS: Array<u64> = Array::with_max_entries(capacity::SERVICES * REGIONS_PER_SERVICE, BPF_F_MMAPABLE);
+pub static REGIONS: Array<u64> =
+    Array::with_max_entries(capacity::SERVICES * REGIONS_PER_SERVICE, BPF_F_MMAPABLE);
 
 #[map]
-pub static TABLES: Array<u32> = Array::with_max_entries(capacity::TABLE_ENTRIES, BPF_F_MMAPABLE);
+pub static TABLES: Array<[u32; 2]> =
+    Array::with_max_entries(capacity::TABLE_ENTRIES / 2, BPF_F_MMAPABLE);
 
 #[map]
 pub static BACKENDS: Array<BackendEntry> =
@@ -42,8 +44,7 @@ pub static BACKEND_SERVICES: HashMap<VipKey, BackendService> =
     HashMap::with_max_entries(capacity::BACKENDS, 0);
 
 #[map]
-pub static FLOWS: LruHashMap<FlowKey, FlowEntry> =
-    LruHashMap::with_max_entries(capacity::FLOWS, 0);
+pub static FLOWS: LruHashMap<FlowKey, FlowEntry> = LruHashMap::with_max_entries(capacity::FLOWS, 0);
 
 #[map]
 pub static PENDING: LruHashMap<FlowKey, FlowEntry> =

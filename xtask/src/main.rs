@@ -1,2 +1,64 @@
-//! x
-fn main() {}
+//! Build, demo and test commands of shifter: `cargo xtask help`.
+
+mod build;
+mod identity;
+mod interrupt;
+mod process;
+mod screen;
+mod setup;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use workspace::Workspace;
+
+/// Build, demo and test commands of shifter.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// List what building and testing need, and install what is missing.
+    Setup(setup::Arguments),
+    /// Build the kernel programs, shifterd and shifterctl.
+    Build(build::Arguments),
+    /// Run all tests; the last line is `N passed, N failed`.
+    Test(test::Arguments),
+}
+
+impl Task {
+    fn run(&self, workspace: &Workspace) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::Setup(arguments) => setup::run(arguments, workspace),
+            Self::Build(arguments) => build::run(arguments, workspace),
+            Self::Test(arguments) => test::run(arguments, workspace),
+        }
+    }
+}
+
+fn run() -> anyhow::Result<ExitCode> {
+    let arguments = Arguments::parse();
+    interrupt::install()?;
+    let workspace = Workspace::find()?;
+    workspace.identity.hand_over(&workspace.target)?;
+    let result = arguments.task.run(&workspace);
+    workspace.identity.hand_over(&workspace.target)?;
+    result
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! What changes from one specification to another, as people read it.
+
+use std::{collections::BTreeMap, fmt::Display, net::SocketAddr};
+
+use shifter_common::wire::{ConfigChange, Effect, EstablishedPolicy};
+
+use super::format_duration;
+use crate::model::{
+    Affinity, BackendSpec, HookSpec, InterfaceSpec, NodeSpec, OnEmpty, Plane, ProbeCheck,
+    ProbeSpec, Protocol, ServiceSpec, Slot,
+};
+
+/// Elements of a list that are shown one by one.
+const LISTED_MAX_COUNT: usize = 8;
+
+/// The texts of a value in two specifications.
+type BeforeAfter = (String, String);
+/// Writes a value of the node file.
+type ShowNode = fn(&NodeSpec) -> String;
+
+/// The keys in which two specifications of a service differ. Values are written as in the file.
+pub fn diff(old: &ServiceSpec, new: &ServiceSpec) -> Vec<ConfigChange> {
+    let lists = |list: fn(&ServiceSpec) -> BTreeMap<SocketAddr, String>| {
+        list_change(&list(old), &list(new))
+    };
+    let plain = |show: fn(&ServiceSpec) -> String| {
+        let (before, after) = (show(old), show(new));
+        (before != after).then_some((before, after))
+    };
+    let rows: [(&str, Option<BeforeAfter>); 11] = [
+        ("service.vip", lists(vips)),
+        ("service.protocol", plain(|spec| protocol(spec.protocol))),
+        ("service.plane", plain(|spec| plane(spec.plane))),
+        ("service.affinity", plain(|spec| affinity(spec.affinity))),
+        (
+            "service.default_slot",
+            plain(|spec| quoted(spec.default_slot)),
+        ),
+        ("service.on_empty", plain(|spec| on_empty(spec.on_empty))),
+        ("slot.a.backends", lists(|spec| backends(spec, Slot::A))),
+        ("slot.b.backends", lists(|spec| backends(spec, Slot::B))),
+        ("probe.readiness", plain(|spec| readiness(&spec.readiness))),
+        (
+            "drain.timeout",
+            plain(|spec| quoted(format_duration(spec.drain_timeout))),
+        ),
+        (
+            "rollback.established",
+            plain(|spec| established(spec.rollback_established)),
+        ),
+    ];
+    rows.into_iter()
+        .filter_map(|(key, change)| {
+            let (before, after) = change?;
+            Some(ConfigChange {
+                service: new.name.clone(),
+                key: key.to_owned(),
+                before,
+                after,
+                effect: Effect::Now,
+                reason: remark(key).to_owned(),
+            })
+        })
+        .collect()
+}
+
+/// What a person should know who changes this key.
+fn remark(key: &str) -> &'static str {
+    match key {
+        "service.affinity" => {
+            "new connections of a client may go to another version or backend than before"
+        }
+        "service.default_slot" => {
+            "traffic stays where it is; a start that finds no state will use it"
+        }
+        _ => "",
+    }
+}
+
+/// The keys in which two specifications of the node differ. None takes effect while the daemon
+/// runs.
+pub fn diff_node(old: &NodeSpec, new: &NodeSpec) -> Vec<ConfigChange> {
+    let mut rows: Vec<(String, String, String)> = Vec::new();
+    let name_of = |interface: &InterfaceSpec| interface.name.clone();
+    let mut names: Vec<_> = old
+        .interfaces
+        .iter()
+        .chain(&new.interfaces)
+        .map(name_of)
+        .collect();
+    names.sort();
+    names.dedup();
+    for name in names {
+        let text = |spec: &NodeSpec| {
+            let found = spec
+                .interfaces
+                .iter()
+                .find(|interface| interface.name == name);
+            found.map(interface).unwrap_or_default()
+        };
+        rows.push((format!("interface.{name}"), text(old), text(new)));
+    }
+    let shows: [(&str, ShowNode); 10] = [
+        ("control.socket", |node| {
+            quoted(node.control_socket.display())
+        }),
+        ("metrics.listen", |node| {
+            node.metrics.map_or("false".to_owned(), quoted)
+        }),
+        ("state.dir", |node| quoted(node.state_dir.display())),
+        ("bpf.bpffs", |node| quoted(node.bpffs.display())),
+        ("services.dir", |node| quoted(node.services_dir.display())),
+        ("tables.services", |node| {
+            node.sizes.services_count.to_string()
+        }),
+        ("tables.backends", |node| {
+            node.sizes.backends_count.to_string()
+        }),
+        ("tables.flows", |node| node.sizes.flows_count.to_string()),
+        ("tables.pending", |node| {
+            node.sizes.pending_count.to_string()
+        }),
+        ("tables.table_entries", |node| {
+            node.sizes.table_entries_count.to_string()
+        }),
+    ];
+    rows.extend(shows.map(|(key, show)| (key.to_owned(), show(old), show(new))));
+    rows.into_iter()
+        .filter(|(_, before, after)| before != after)
+        .map(|(key, before, after)| ConfigChange {
+            service: String::new(),
+            key,
+            before,
+            after,
+            effect: Effect::Refused,
+            reason: "restart shifterd to put it in force: systemctl restart shifterd".to_owned(),
+        })
+        .collect()
+}
+
+/// Both lists as they are if they are short; else what is only in one of them, and how many others
+/// there are. The order of a list means nothing.
+fn list_change(
+    old: &BTreeMap<SocketAddr, String>,
+    new: &BTreeMap<SocketAddr, String>,
+) -> Option<BeforeAfter> {
+    let is_short = old.len().max(new.len()) <= LISTED_MAX_COUNT;
+    let list = |of: &BTreeMap<SocketAddr, String>, other: &BTreeMap<SocketAddr, String>| {
+        let shown: Vec<_> = of
+            .iter()
+            .filter(|&(addr, text)| is_short || other.get(addr) != Some(text))
+            .map(|(_, text)| text.as_str())
+            .take(LISTED_MAX_COUNT)
+            .collect();
+        let rest = match of.len() - shown.len() {
+            0 => String::new(),
+            rest if shown.is_empty() => format!("… {rest} in all"),
+            rest => format!(", … {rest} more"),
+        };
+        format!("[{}{rest}]", shown.join(", "))
+    };
+    (old != new).then(|| (list(old, new), list(new, old)))
+}
+
+fn quoted(value: impl Display) -> String {
+    format!("\"{value}\"")
+}
+
+fn vips(spec: &ServiceSpec) -> BTreeMap<SocketAddr, String> {
+    spec.vips.iter().map(|&vip| (vip, quoted(vip))).collect()
+}
+
+fn backends(spec: &ServiceSpec, slot: Slot) -> BTreeMap<SocketAddr, String> {
+    let text = |backend: &BackendSpec| match backend.weight {
+        100 => quoted(backend.addr),
+        weight => format!("{{ addr = \"{}\", weight = {weight} }}", backend.addr),
+    };
+    spec.slot(slot)
+        .backends
+        .iter()
+        .map(|backend| (backend.addr, text(backend)))
+        .collect()
+}
+
+fn protocol(protocol: Protocol) -> String {
+    quoted(match protocol {
+        Protocol::Tcp => "tcp",
+    })
+}
+
+fn plane(plane: Plane) -> String {
+    quoted(match plane {
+        Plane::Auto => "auto",
+        Plane::Nat => "nat",
+    })
+}
+
+fn affinity(affinity: Affinity) -> String {
+    quoted(match affinity {
+        Affinity::Connection => "connection",
+        Affinity::Client => "client",
+    })
+}
+
+fn on_empty(on_empty: OnEmpty) -> String {
+    quoted(match on_empty {
+        OnEmpty::Drop => "drop",
+        OnEmpty::Pass => "pass",
+    })
+}
+
+fn established(policy: EstablishedPolicy) -> String {
+    quoted(match policy {
+        EstablishedPolicy::Drain => "drain",
+        EstablishedPolicy::Reset => "reset",
+    })
+}
+
+fn readiness(probe: &ProbeSpec) -> String {
+    let what = match &probe.check {
+        ProbeCheck::None => return String::new(),
+        ProbeCheck::Tcp => "tcp = true".to_owned(),
+        ProbeCheck::Http { path, host: None } => format!("http = \"{path}\""),
+        ProbeCheck::Http {
+            path,
+            host: Some(host),
+        } => {
+            format!("http = \"{path}\", host = \"{host}\"")
+        }
+    };
+    format!(
+        "{{ {what}, interval = \"{}\", timeout = \"{}\", success_threshold = {}, \
+         failure_threshold = {} }}",
+        format_duration(probe.interval),
+        format_duration(probe.timeout),
+        probe.success_threshold,
+        probe.failure_threshold
+    )
+}
+
+fn interface(interface: &InterfaceSpec) -> String {
+    let InterfaceSpec {
+        hook,
+        checksums_complete,
+        ..
+    } = interface;
+    let hook = match hook {
+        HookSpec::Auto => "auto",
+        HookSpec::Xdp => "xdp",
+        HookSpec::Tc => "tc",
+    };
+    format!("{{ hook = \"{hook}\", checksums_complete = {checksums_complete} }}")
+}

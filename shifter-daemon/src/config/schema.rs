@@ -1,0 +1,223 @@
+//! Which keys the files have. The reference for people is `docs/configuration.md`; a test holds
+//! the two together.
+
+/// A table of a file and the keys it may have.
+#[derive(Debug)]
+pub(super) struct Table {
+    /// Path from the top of the file; empty for the top itself.
+    pub path: &'static str,
+    /// Its keys, in the order people are told about them.
+    pub keys: &'static [Key],
+}
+
+/// A key of a table.
+#[derive(Debug)]
+pub(super) struct Key {
+    pub name: &'static str,
+    /// How it is written; empty if this version knows the key but does not support it.
+    pub example: &'static str,
+}
+
+impl Key {
+    const fn new(name: &'static str, example: &'static str) -> Self {
+        Self { name, example }
+    }
+
+    /// A key that is reserved for a capability to come.
+    const fn later(name: &'static str) -> Self {
+        Self { name, example: "" }
+    }
+
+    pub fn is_supported(&self) -> bool {
+        !self.example.is_empty()
+    }
+}
+
+/// The kind of a file: its tables, the top first.
+pub(super) type FileKind = &'static [&'static Table];
+
+/// Tables of a service file.
+pub(super) const SERVICE_FILE: FileKind = &[
+    &service::TOP,
+    &service::SERVICE,
+    &service::SLOTS,
+    &service::SLOT,
+    &service::BACKEND,
+    &service::PROBE,
+    &service::READINESS,
+    &service::DRAIN,
+    &service::ROLLBACK,
+];
+
+/// Tables of the node file.
+pub(super) const NODE_FILE: FileKind = &[
+    &node::TOP,
+    &node::INTERFACE,
+    &node::CONTROL,
+    &node::METRICS,
+    &node::STATE,
+    &node::BPF,
+    &node::SERVICES,
+    &node::TABLES,
+];
+
+/// Tables of a service file, one by one.
+pub(super) mod service {
+    use super::{Key, Table};
+
+    pub const TOP: Table = Table {
+        path: "",
+        keys: &[
+            Key::new("service", "[service]"),
+            Key::new("slot", "[slot.a]"),
+            Key::new("probe", "[probe]"),
+            Key::new("drain", "[drain]"),
+            Key::new("rollback", "[rollback]"),
+            Key::later("rollout"),
+            Key::later("analysis"),
+            Key::later("gate"),
+        ],
+    };
+    pub const SERVICE: Table = Table {
+        path: "service",
+        keys: &[
+            Key::new("name", "name = \"orders\""),
+            Key::new("vip", "vip = \"10.0.0.10:443\""),
+            Key::new("protocol", "protocol = \"tcp\""),
+            Key::new("plane", "plane = \"auto\""),
+            Key::new("affinity", "affinity = \"connection\""),
+            Key::new("default_slot", "default_slot = \"a\""),
+            Key::new("on_empty", "on_empty = \"drop\""),
+            Key::later("observe"),
+        ],
+    };
+    pub const SLOTS: Table = Table {
+        path: "slot",
+        keys: &[Key::new("a", "[slot.a]"), Key::new("b", "[slot.b]")],
+    };
+    pub const SLOT: Table = Table {
+        path: "slot.a",
+        keys: &[
+            Key::new("backends", "backends = [\"10.0.0.11:8443\"]"),
+            Key::later("unit"),
+            Key::later("user"),
+        ],
+    };
+    pub const BACKEND: Table = Table {
+        path: "slot.a.backends",
+        keys: &[
+            Key::new("addr", "{ addr = \"10.0.0.11:8443\", weight = 50 }"),
+            Key::new("weight", "{ addr = \"10.0.0.11:8443\", weight = 50 }"),
+        ],
+    };
+    pub const PROBE: Table = Table {
+        path: "probe",
+        keys: &[
+            Key::new("readiness", "readiness = { http = \"/ready\" }"),
+            Key::later("startup"),
+            Key::later("liveness"),
+        ],
+    };
+    pub const READINESS: Table = Table {
+        path: "probe.readiness",
+        keys: &[
+            Key::new("http", "http = \"/ready\""),
+            Key::new("tcp", "tcp = true"),
+            Key::new("host", "host = \"orders.example\""),
+            Key::new("interval", "interval = \"1s\""),
+            Key::new("timeout", "timeout = \"500ms\""),
+            Key::new("success_threshold", "success_threshold = 3"),
+            Key::new("failure_threshold", "failure_threshold = 3"),
+        ],
+    };
+    pub const DRAIN: Table = Table {
+        path: "drain",
+        keys: &[
+            Key::new("timeout", "timeout = \"60s\""),
+            Key::later("on_timeout"),
+        ],
+    };
+    pub const ROLLBACK: Table = Table {
+        path: "rollback",
+        keys: &[
+            Key::new("established", "established = \"drain\""),
+            Key::later("cooldown"),
+            Key::later("keep_warm"),
+        ],
+    };
+}
+
+/// Tables of the node file, one by one.
+pub(super) mod node {
+    use super::{Key, Table};
+
+    pub const TOP: Table = Table {
+        path: "",
+        keys: &[
+            Key::new("interface", "[[interface]]"),
+            Key::new("control", "[control]"),
+            Key::new("metrics", "[metrics]"),
+            Key::new("state", "[state]"),
+            Key::new("bpf", "[bpf]"),
+            Key::new("services", "[services]"),
+            Key::new("tables", "[tables]"),
+        ],
+    };
+    pub const INTERFACE: Table = Table {
+        path: "interface",
+        keys: &[
+            Key::new("name", "name = \"eth0\""),
+            Key::new("hook", "hook = \"auto\""),
+            Key::new("checksums_complete", "checksums_complete = false"),
+        ],
+    };
+    pub const CONTROL: Table = Table {
+        path: "control",
+        keys: &[Key::new("socket", "socket = \"/run/shifter/shifter.sock\"")],
+    };
+    pub const METRICS: Table = Table {
+        path: "metrics",
+        keys: &[Key::new("listen", "listen = \"127.0.0.1:9977\"")],
+    };
+    pub const STATE: Table = Table {
+        path: "state",
+        keys: &[Key::new("dir", "dir = \"/var/lib/shifter\"")],
+    };
+    pub const BPF: Table = Table {
+        path: "bpf",
+        keys: &[Key::new("bpffs", "bpffs = \"/sys/fs/bpf\"")],
+    };
+    pub const SERVICES: Table = Table {
+        path: "services",
+        keys: &[Key::new("dir", "dir = \"services.d\"")],
+    };
+    pub const TABLES: Table = Table {
+        path: "tables",
+        keys: &[
+            Key::new("services", "services = 1024"),
+            Key::new("backends", "backends = 16384"),
+            Key::new("flows", "flows = 262144"),
+            Key::new("pending", "pending = 65536"),
+            Key::new("table_entries", "table_entries = 4194304"),
+        ],
+    };
+}
+
+/// The nearest of some words, if it is near enough to be what was meant.
+pub(super) fn nearest<'w>(word: &str, words: impl Iterator<Item = &'w str>) -> Option<&'w str> {
+    // A typing error or two; in a short word two errors make another word, in a letter one.
+    let limit = match word.chars().count() {
+        0..=2 => 0,
+        3..=4 => 1,
+        _ => 2,
+    };
+    if word.len() > 64 {
+        return None;
+    }
+    let lower = word.to_ascii_lowercase();
+    words
+        .map(|known| (strsim::damerau_levenshtein(&lower, known), known))
+        .filter(|&(distance, _)| distance <= limit)
+        .min_by_key(|&(distance, _)| distance)
+        .map(|(_, known)| known)
+}

@@ -1,0 +1,43 @@
+//! What must survive a reboot: the operators' decisions.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use shifter_common::steering::Slot;
+
+/// The state file's content.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StateRecord {
+    /// Version of this format, 1.
+    pub format: u32,
+    /// Decisions by service.
+    pub services: BTreeMap<String, ServiceRecord>,
+}
+
+/// The decisions about one service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceRecord {
+    /// The slot serving now.
+    pub baseline: Slot,
+    /// The canary's weight, basis points.
+    pub weight_bp: u16,
+    /// Who set it.
+    pub weight_by: String,
+    /// When, milliseconds of Unix time.
+    pub weight_set_unix_ms: u64,
+    /// Slots that operators took out, with who and when.
+    #[serde(default)]
+    pub drained: BTreeMap<Slot, Drained>,
+}
+
+/// A drain asked for by an operator.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Drained {
+    /// Who.
+    pub by: String,
+    /// When, milliseconds of Unix time.
+    pub since_unix_ms: u64,
+}

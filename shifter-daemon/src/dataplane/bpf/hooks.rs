@@ -1,0 +1,311 @@
+//! Programs on interfaces: attaching through pinned links, replacing programs in place, leaving.
+
+use std::{collections::BTreeMap, fs, net::SocketAddr, path::PathBuf};
+
+use aya::{
+    Ebpf,
+    programs::{
+        LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode,
+        links::{FdLink, PinnedLink},
+        loaded_programs,
+        tc::{SchedClassifierLink, TcAttachOptions},
+        xdp::XdpLink,
+    },
+};
+use shifter_common::{abi::program, wire::InterfaceStatus};
+
+use super::{super::DataplaneError, chain, directory::PinDirectory};
+use crate::{
+    doctor::interface::{self, Interface},
+    hook::{Hook, choose_hook},
+    model::{HookSpec, InterfaceSpec},
+};
+
+/// The interfaces with programs.
+pub struct Hooks {
+    hooked: Vec<Hooked>,
+    /// Links of this process; the pins keep the programs attached when they are dropped.
+    links: Vec<PinnedLink>,
+}
+
+struct Hooked {
+    spec: InterfaceSpec,
+    interface: Interface,
+    hook: Hook,
+    reason: String,
+}
+
+/// One attachment point, named as its pin: `<kind>-<ifindex>`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Point {
+    Xdp(u32),
+    Ingress(u32),
+    Egress(u32),
+}
+
+impl Point {
+    fn name(self) -> String {
+        match self {
+            Self::Xdp(index) => format!("xdp-{index}"),
+            Self::Ingress(index) => format!("ingress-{index}"),
+            Self::Egress(index) => format!("egress-{index}"),
+        }
+    }
+
+    const fn program(self) -> &'static str {
+        match self {
+            Self::Xdp(_) => program::XDP_INGRESS,
+            Self::Ingress(_) => program::TC_INGRESS,
+            Self::Egress(_) => program::TC_EGRESS,
+        }
+    }
+}
+
+impl Hooks {
+    /// Hooks every interface. Links that are pinned already are kept, with the new program put in
+    /// place of the old one without a packet in between; links nobody asks for any more go.
+    ///
+    /// # Errors
+    /// If an interface is missing or cannot be hooked as asked.
+    pub fn attach(
+        object: &mut Ebpf,
+        interfaces: &[InterfaceSpec],
+        directory: &PinDirectory,
+    ) -> Result<Self, DataplaneError> {
+        let mut tags = BTreeMap::new();
+        let mut hooked = Vec::new();
+        let mut wanted = Vec::new();
+        let pinned = pins(directory)?;
+        for spec in interfaces {
+            let interface = interface::inspect(&spec.name)
+                .map_err(|error| DataplaneError::Refused(error.to_string()))?;
+            let own = pinned
+                .get(&Point::Xdp(interface.ifindex).name())
+                .and_then(|path| PinnedLink::from_pin(path).ok())
+                .and_then(|link| FdLink::from(link).info().ok())
+                .map(|info| info.program_id());
+            let interface = interface.without_own_xdp(|id| Some(id) == own);
+            let (hook, reason) = choose_hook(&interface, spec.hook, spec.checksums_complete, None)
+                .map_err(DataplaneError::Refused)?;
+            let index = interface.ifindex;
+            wanted.push(match hook {
+                Hook::Xdp => Point::Xdp(index),
+                Hook::Tc => Point::Ingress(index),
+            });
+            wanted.push(Point::Egress(index));
+            hooked.push(Hooked {
+                spec: spec.clone(),
+                interface,
+                hook,
+                reason,
+            });
+        }
+        for point in &wanted {
+            if !tags.contains_key(point.program()) {
+                tags.insert(point.program(), load_program(object, point.program())?);
+            }
+        }
+        // New links first: while both an old and a new ingress link exist, the second to see a
+        // packet finds nothing to do, because its destination is a backend by then.
+        let mut links = Vec::new();
+        for point in wanted.iter().rev() {
+            let path = directory.links().join(point.name());
+            let tag = tags.get(point.program()).copied().unwrap_or_default();
+            links.push(match pinned.get(&point.name()) {
+                Some(_) => keep(object, *point, path, tag)?,
+                None => create(object, *point, &hooked, path)?,
+            });
+        }
+        for (name, path) in &pinned {
+            if !wanted.iter().any(|point| point.name() == *name) {
+                fs::remove_file(path).map_err(|error| {
+                    DataplaneError::kernel(format!("removing {}", path.display()), error)
+                })?;
+            }
+        }
+        Ok(Self { hooked, links })
+    }
+
+    /// How each interface is hooked, and why.
+    pub fn status(&self) -> Vec<InterfaceStatus> {
+        self.hooked
+            .iter()
+            .map(|hooked| InterfaceStatus {
+                name: hooked.spec.name.clone(),
+                ifindex: hooked.interface.ifindex,
+                hook: match hooked.hook {
+                    Hook::Xdp => "xdp".into(),
+                    Hook::Tc => "tc".into(),
+                },
+                reason: hooked.reason.clone(),
+            })
+            .collect()
+    }
+
+    /// Whether a backend can be reached through every hook.
+    ///
+    /// # Errors
+    /// The reason and the remedy, if XDP stands where packets to this backend would leave the host
+    /// with a checksum that was never completed.
+    pub fn check_backend(&self, backend: SocketAddr) -> Result<(), DataplaneError> {
+        let asked = self.hooked.iter().filter(|hooked| hooked.hook == Hook::Xdp);
+        for hooked in asked {
+            if is_local(backend) {
+                continue;
+            }
+            choose_hook(
+                &hooked.interface,
+                HookSpec::Xdp,
+                hooked.spec.checksums_complete,
+                Some(backend),
+            )
+            .map_err(DataplaneError::Refused)?;
+        }
+        Ok(())
+    }
+
+    /// Lets go of the links; without their pins the programs leave the interfaces.
+    pub fn detach(&mut self) {
+        self.links.clear();
+        self.hooked.clear();
+    }
+}
+
+/// Whether packets to this address are delivered on this host: a socket can be bound to it.
+fn is_local(addr: SocketAddr) -> bool {
+    std::net::UdpSocket::bind((addr.ip(), 0)).is_ok()
+}
+
+fn pins(directory: &PinDirectory) -> Result<BTreeMap<String, PathBuf>, DataplaneError> {
+    let path = directory.links();
+    let failed = |error| DataplaneError::kernel(format!("reading {}", path.display()), error);
+    let mut pins = BTreeMap::new();
+    for entry in fs::read_dir(&path).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        pins.insert(
+            entry.file_name().to_string_lossy().into_owned(),
+            entry.path(),
+        );
+    }
+    Ok(pins)
+}
+
+/// Loads a program and gives its tag, the kernel's digest of its instructions.
+fn load_program(object: &mut Ebpf, name: &str) -> Result<u64, DataplaneError> {
+    let program = object.program_mut(name).ok_or_else(|| missing(name))?;
+    let loaded = match program {
+        aya::programs::Program::Xdp(xdp) => xdp.load(),
+        aya::programs::Program::SchedClassifier(classifier) => classifier.load(),
+        _ => return Err(missing(name)),
+    };
+    loaded
+        .and_then(|()| program.info())
+        .map(|info| info.tag())
+        .map_err(|error| {
+            DataplaneError::Refused(format!(
+                "loading program {name}: {}; see what the kernel lacks with: shifterctl doctor",
+                chain(&error)
+            ))
+        })
+}
+
+fn missing(name: &str) -> DataplaneError {
+    DataplaneError::Refused(format!(
+        "the kernel object has no program {name}: shifterd is built wrong"
+    ))
+}
+
+fn xdp<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, DataplaneError> {
+    let program = object.program_mut(name).ok_or_else(|| missing(name))?;
+    program.try_into().map_err(|_: ProgramError| missing(name))
+}
+
+fn classifier<'a>(
+    object: &'a mut Ebpf,
+    name: &str,
+) -> Result<&'a mut SchedClassifier, DataplaneError> {
+    let program = object.program_mut(name).ok_or_else(|| missing(name))?;
+    program.try_into().map_err(|_: ProgramError| missing(name))
+}
+
+/// Takes a pinned link over; replaces its program if it is not the one we bring.
+fn keep(
+    object: &mut Ebpf,
+    point: Point,
+    path: PathBuf,
+    tag: u64,
+) -> Result<PinnedLink, DataplaneError> {
+    let what = || format!("taking over the link {}", path.display());
+    let failed = |error: &dyn std::error::Error| {
+        DataplaneError::Refused(format!("{}: {}", what(), chain(error)))
+    };
+    let link = FdLink::from(PinnedLink::from_pin(&path).map_err(|error| failed(&error))?);
+    let id = link.info().map_err(|error| failed(&error))?.program_id();
+    let is_same = loaded_programs()
+        .filter_map(Result::ok)
+        .find(|program| program.id() == id)
+        .is_some_and(|program| program.tag() == tag);
+    if !is_same {
+        let name = point.program();
+        match point {
+            Point::Xdp(_) => {
+                let link = XdpLink::try_from(link).map_err(|error| failed(&error))?;
+                xdp(object, name)?
+                    .attach_to_link(link)
+                    .map_err(|error| failed(&error))?;
+            }
+            Point::Ingress(_) | Point::Egress(_) => {
+                let link = SchedClassifierLink::try_from(link).map_err(|error| failed(&error))?;
+                classifier(object, name)?
+                    .attach_to_link(link)
+                    .map_err(|error| failed(&error))?;
+            }
+        }
+    }
+    PinnedLink::from_pin(&path).map_err(|error| failed(&error))
+}
+
+/// Attaches a program anew and pins its link.
+fn create(
+    object: &mut Ebpf,
+    point: Point,
+    hooked: &[Hooked],
+    path: PathBuf,
+) -> Result<PinnedLink, DataplaneError> {
+    let (Point::Xdp(index) | Point::Ingress(index) | Point::Egress(index)) = point;
+    let name = hooked
+        .iter()
+        .find(|hooked| hooked.interface.ifindex == index)
+        .map_or("", |hooked| hooked.spec.name.as_str());
+    let failed = |error: &dyn std::error::Error| {
+        DataplaneError::Refused(format!(
+            "attaching {} to {name}: {}; see why with: shifterctl doctor",
+            point.program(),
+            chain(error)
+        ))
+    };
+    let link = match point {
+        Point::Xdp(_) => {
+            let xdp = xdp(object, point.program())?;
+            let id = xdp
+                .attach_to_if_index(index, XdpMode::Driver)
+                .map_err(|error| failed(&error))?;
+            let link = xdp.take_link(id).map_err(|error| failed(&error))?;
+            FdLink::try_from(link).map_err(|error| failed(&error))?
+        }
+        Point::Ingress(_) | Point::Egress(_) => {
+            let classifier = classifier(object, point.program())?;
+            let direction = match point {
+                Point::Egress(_) => TcAttachType::Egress,
+                Point::Xdp(_) | Point::Ingress(_) => TcAttachType::Ingress,
+            };
+            let options = TcAttachOptions::TcxOrder(LinkOrder::default());
+            let id = classifier
+                .attach_with_options(name, direction, options)
+                .map_err(|error| failed(&error))?;
+            let link = classifier.take_link(id).map_err(|error| failed(&error))?;
+            FdLink::try_from(link).map_err(|error| failed(&error))?
+        }
+    };
+    link.pin(&path).map_err(|error| failed(&error))
+}

@@ -1,0 +1,85 @@
+//! Reading services and counters back from the kernel.
+
+use std::net::SocketAddr;
+
+use shifter_common::{
+    abi::{SlotCounters, backend_state},
+    steering::{Slot, SteeringWord},
+    verdict::Verdict,
+};
+
+use super::{
+    super::{BackendReading, DataplaneError, PublishedService, ServiceReading},
+    BpfDataplane, maps, sum_backend, sum_slot,
+};
+
+impl BpfDataplane {
+    pub(super) fn published_service(&self, name: &str, index: u32) -> PublishedService {
+        let word = self.maps.steering.atomic(index as usize);
+        let mut vips: Vec<(u8, SocketAddr)> = self
+            .vips
+            .iter()
+            .filter(|(_, entry)| entry.service == index && entry.is_retired == 0)
+            .map(|(addr, entry)| (entry.ordinal, *addr))
+            .collect();
+        vips.sort_unstable();
+        PublishedService {
+            name: name.to_owned(),
+            word: SteeringWord(word.load(std::sync::atomic::Ordering::Acquire)),
+            vips: vips.into_iter().map(|(_, addr)| addr).collect(),
+            ready: self
+                .backends_of(index)
+                .filter(|(_, entry)| entry.state == backend_state::READY)
+                .map(|(_, entry)| {
+                    (
+                        Slot::from_index(u32::from(entry.slot)),
+                        entry.addr.to_socket_addr(entry.port),
+                    )
+                })
+                .collect(),
+        }
+    }
+
+    pub(super) fn read_service(&self, name: &str) -> Result<ServiceReading, DataplaneError> {
+        let Some(&service) = self.services.get(name) else {
+            return Ok(ServiceReading::default());
+        };
+        let mut slots = [SlotCounters::default(); 2];
+        for (slot, reading) in Slot::ALL.into_iter().zip(&mut slots) {
+            let index = service * 2 + slot.index();
+            let values = self
+                .maps
+                .slot_counters
+                .get(&index, 0)
+                .map_err(|error| maps::map_error("reading SLOT_COUNTERS", error))?;
+            *reading = sum_slot(values.iter().copied());
+        }
+        let mut backends = Vec::new();
+        for (index, entry) in self.backends_of(service) {
+            let values = self
+                .maps
+                .backend_counters
+                .get(&index, 0)
+                .map_err(|error| maps::map_error("reading BACKEND_COUNTERS", error))?;
+            backends.push(BackendReading {
+                index,
+                slot: Slot::from_index(u32::from(entry.slot)),
+                addr: entry.addr.to_socket_addr(entry.port),
+                counters: sum_backend(values.iter().copied()),
+            });
+        }
+        Ok(ServiceReading { slots, backends })
+    }
+
+    pub(super) fn read_verdicts(&self) -> Result<Vec<u64>, DataplaneError> {
+        (0..Verdict::COUNT)
+            .map(|index| {
+                self.maps
+                    .verdicts
+                    .get(&index, 0)
+                    .map(|values| values.iter().sum())
+                    .map_err(|error| maps::map_error("reading VERDICTS", error))
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,117 @@
+//! The few calls of bpf(2) and membarrier(2) that aya does not offer.
+
+use std::{
+    io,
+    os::fd::{AsRawFd, BorrowedFd},
+};
+
+use nix::libc;
+
+const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
+
+/// The part of `union bpf_attr` that batched lookups use (include/uapi/linux/bpf.h).
+#[repr(C)]
+#[derive(Default)]
+struct BatchAttr {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map_fd: u32,
+    elem_flags: u64,
+    flags: u64,
+}
+const _: () = assert!(size_of::<BatchAttr>() == 56);
+
+/// Calls `visit` with all elements of a hash map, a batch at a time. Elements that are added or
+/// removed meanwhile may or may not be seen.
+///
+/// # Errors
+/// The kernel's error.
+pub fn for_each_batch<K: Copy + Default, V: Copy + Default>(
+    map: BorrowedFd<'_>,
+    mut visit: impl FnMut(&[K], &[V]),
+) -> io::Result<()> {
+    // A batch must hold the longest hash chain, else the kernel says ENOSPC and more is tried.
+    let mut capacity = 4_096_usize;
+    let (mut cursor, mut next) = ([0_u32; 4], [0_u32; 4]);
+    let mut first = true;
+    let mut keys = vec![K::default(); capacity];
+    let mut values = vec![V::default(); capacity];
+    loop {
+        let mut attr = BatchAttr {
+            in_batch: if first { 0 } else { (&raw mut cursor) as u64 },
+            out_batch: (&raw mut next) as u64,
+            keys: keys.as_mut_ptr() as u64,
+            values: values.as_mut_ptr() as u64,
+            count: capacity as u32,
+            map_fd: map.as_raw_fd() as u32,
+            ..BatchAttr::default()
+        };
+        // SAFETY: all pointers are to live buffers of `capacity` elements of the map's own types,
+        // and to 16 bytes for the cursor, of which the kernel uses 4.
+        let code = unsafe {
+            libc::syscall(
+                libc::SYS_bpf,
+                BPF_MAP_LOOKUP_BATCH,
+                &raw mut attr,
+                size_of::<BatchAttr>(),
+            )
+        };
+        let error = (code < 0).then(io::Error::last_os_error);
+        let end = match error.as_ref().and_then(io::Error::raw_os_error) {
+            None => false,
+            Some(libc::ENOENT) => true,
+            Some(libc::EINTR) => continue,
+            Some(libc::ENOSPC) if capacity < 1 << 22 => {
+                capacity *= 4;
+                keys.resize(capacity, K::default());
+                values.resize(capacity, V::default());
+                continue;
+            }
+            Some(code) => return Err(io::Error::from_raw_os_error(code)),
+        };
+        let count = (attr.count as usize).min(capacity);
+        visit(&keys[..count], &values[..count]);
+        if end {
+            return Ok(());
+        }
+        cursor = next;
+        first = false;
+    }
+}
+
+/// Waits until every program run that was under way has ended: programs run inside RCU read-side
+/// sections, and this command waits for a grace period (membarrier(2)).
+///
+/// # Errors
+/// If the kernel has no membarrier.
+pub fn wait_for_running_programs() -> io::Result<()> {
+    const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
+    // SAFETY: the call takes plain integers.
+    let code = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
+    if code == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// The boot clock in nanoseconds, as the programs' coarse clock reads it.
+pub fn monotonic_ns() -> u64 {
+    nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC_COARSE)
+        .map(|t| t.tv_sec() as u64 * 1_000_000_000 + t.tv_nsec() as u64)
+        .unwrap_or(0)
+}
+
+/// A secret number.
+///
+/// # Errors
+/// If the kernel has no randomness.
+pub fn random_u64() -> io::Result<u64> {
+    use std::io::Read as _;
+    let mut bytes = [0_u8; 8];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(u64::from_ne_bytes(bytes))
+}

@@ -1,0 +1,198 @@
+//! The boundary to the packet path: plans go in, counters and flows come out.
+//!
+//! `bpf` is the real one and the daemon's only user of aya besides `doctor`; `memory` stands in for
+//! it where no kernel is wanted, with failures on demand.
+
+pub mod bpf;
+pub mod memory;
+use std::{net::SocketAddr, sync::Arc, time::Instant};
+
+pub use crate::control::{PlannedBackend, PublishedService, ServicePlan, SlotPlan};
+use shifter_common::{
+    abi::{BackendCounters, FlowEntry, FlowKey, SlotCounters},
+    steering::{Slot, SteeringWord},
+    wire::InterfaceStatus,
+};
+
+/// Why the dataplane did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum DataplaneError {
+    /// A system call failed.
+    #[error("{what}: {source}{}", hint(help))]
+    Kernel {
+        /// What was attempted, with its object.
+        what: String,
+        /// The kernel's answer.
+        source: std::io::Error,
+        /// What to do; may be empty.
+        help: String,
+    },
+    /// The request does not fit what the dataplane holds.
+    #[error("{0}")]
+    Refused(String),
+}
+
+fn hint(help: &str) -> String {
+    if help.is_empty() {
+        String::new()
+    } else {
+        format!(" ({help})")
+    }
+}
+
+impl DataplaneError {
+    /// A failed system call.
+    pub fn kernel(what: impl Into<String>, source: impl Into<std::io::Error>) -> Self {
+        Self::Kernel {
+            what: what.into(),
+            source: source.into(),
+            help: String::new(),
+        }
+    }
+
+    /// Adds what to do about it.
+    #[must_use]
+    pub fn with_help(self, text: impl Into<String>) -> Self {
+        match self {
+            Self::Kernel { what, source, .. } => Self::Kernel {
+                what,
+                source,
+                help: text.into(),
+            },
+            Self::Refused(_) => self,
+        }
+    }
+}
+
+/// What a publication did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Publication {
+    /// The steering word now in force.
+    pub word: SteeringWord,
+    /// When the kernel could first read it; `None` if nothing had to change.
+    pub stored_at: Option<Instant>,
+}
+
+/// Counters of one backend, with where it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BackendReading {
+    /// Backend index, the key of the flow census.
+    pub index: u32,
+    /// Its slot.
+    pub slot: Slot,
+    /// Its address.
+    pub addr: SocketAddr,
+    /// Counters.
+    pub counters: BackendCounters,
+}
+
+/// Counters of one service.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServiceReading {
+    /// Slots a and b.
+    pub slots: [SlotCounters; 2],
+    /// Backends that are in a slot or still have flows.
+    pub backends: Vec<BackendReading>,
+}
+
+/// What the flow tables hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Census {
+    /// Entries of both tables.
+    pub entries_count: u64,
+    /// Live flows by backend index: established, at least one side may still send.
+    pub live: std::collections::HashMap<u32, u64>,
+    /// Backend indexes and VIPs that any entry refers to.
+    pub referenced_backends: std::collections::HashSet<u32>,
+    /// Service index and VIP ordinal of every entry.
+    pub referenced_vips: std::collections::HashSet<(u32, u8)>,
+}
+
+/// The packet path as the driver sees it.
+pub trait Dataplane: Send {
+    /// Every service the packet path holds, by name.
+    ///
+    /// # Errors
+    /// If the kernel does not answer.
+    fn published(&self) -> Result<Vec<PublishedService>, DataplaneError>;
+
+    /// Puts a plan in force. Flows that exist keep their backends. If it fails, what was in force
+    /// before still is, apart from what the plan takes out of traffic.
+    ///
+    /// # Errors
+    /// If a table is full, an address is taken by another service, or the kernel refuses.
+    fn publish(&mut self, plan: &ServicePlan) -> Result<Publication, DataplaneError>;
+
+    /// Counters of a service; zero if it is unknown.
+    ///
+    /// # Errors
+    /// If the kernel does not answer.
+    fn read(&self, service: &str) -> Result<ServiceReading, DataplaneError>;
+
+    /// Packets by verdict number.
+    ///
+    /// # Errors
+    /// If the kernel does not answer.
+    fn verdicts(&self) -> Result<Vec<u64>, DataplaneError>;
+
+    /// The flow tables, to be read without holding up the driver.
+    fn flow_table(&self) -> Arc<dyn FlowTable>;
+
+    /// Frees backends and VIPs that are out of every plan and that no flow refers to.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    fn retire(&mut self, census: &Census) -> Result<(), DataplaneError>;
+
+    /// How the interfaces are hooked.
+    fn interfaces(&self) -> Vec<InterfaceStatus>;
+
+    /// Directory of the pins.
+    fn pins(&self) -> String;
+
+    /// Whether the dataplane was found pinned and taken over.
+    fn was_adopted(&self) -> bool;
+
+    /// Takes all programs off the interfaces and forgets every service.
+    ///
+    /// # Errors
+    /// If a pin cannot be removed.
+    fn detach(&mut self) -> Result<Vec<String>, DataplaneError>;
+}
+
+/// The flow tables.
+pub trait FlowTable: Send + Sync {
+    /// Counts flows and drops the entries that have outlived their phase.
+    ///
+    /// # Errors
+    /// If the kernel does not answer.
+    fn sweep(&self) -> Result<Census, DataplaneError>;
+
+    /// All flows of a service.
+    ///
+    /// # Errors
+    /// If the kernel does not answer.
+    fn flows(&self, service: &str) -> Result<Vec<ListedFlow>, DataplaneError>;
+
+    /// Resets the live flows of a slot: both ends get a RST. Gives how many.
+    ///
+    /// # Errors
+    /// If the kernel does not answer.
+    fn reset(&self, service: &str, slot: Slot) -> Result<u64, DataplaneError>;
+
+    /// Entries the table of established flows can hold.
+    fn capacity_count(&self) -> u64;
+}
+
+/// A flow with its VIP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListedFlow {
+    /// Key.
+    pub key: FlowKey,
+    /// State.
+    pub entry: FlowEntry,
+    /// VIP the client connected to.
+    pub vip: SocketAddr,
+    /// Time since the last packet, milliseconds.
+    pub idle_ms: u64,
+}

@@ -1,0 +1,270 @@
+//! Building what `status` and `flows` show. Counting flows happens beside the loop.
+
+use std::collections::BTreeMap;
+
+use shifter_common::{
+    abi::{self, BackendCounters},
+    steering::Slot,
+    tcp::Phase,
+    verdict::Verdict,
+    wire::{
+        BackendStatus, DaemonStatus, Flow, FlowCounts, Flows, Refusal, ServiceStatus, SlotStatus,
+        Status,
+    },
+};
+use tokio::sync::oneshot;
+
+use super::{
+    Driver, Reply, SHIFTERD,
+    commands::{refusal, send},
+    unix_ms,
+};
+use crate::{
+    control::ServiceControl,
+    dataplane::{Census, DataplaneError, ListedFlow, ServiceReading},
+};
+
+type Answer = oneshot::Sender<Result<Reply, Refusal>>;
+
+/// A service's status without flow counts, and the backend indexes to count by.
+struct Draft {
+    status: ServiceStatus,
+    /// Backend index by slot and place in the slot's list.
+    indexes: [Vec<Option<u32>>; 2],
+    /// Indexes of backends that are out of their slot but may still carry flows.
+    leaving: [Vec<u32>; 2],
+}
+
+impl Driver {
+    pub(super) fn answer_status(&self, reply: Answer) {
+        let drafts: Result<Vec<Draft>, DataplaneError> =
+            self.services.iter().map(|(name, control)| self.draft(name, control)).collect();
+        let parts = drafts.and_then(|drafts| Ok((drafts, self.dataplane.verdicts()?)));
+        let (drafts, verdicts) = match parts {
+            Ok(parts) => parts,
+            Err(error) => return send(reply, Err(kernel(&error))),
+        };
+        let mut status = Status {
+            daemon: DaemonStatus {
+                version: env!("CARGO_PKG_VERSION").into(),
+                pid: std::process::id(),
+                started_unix_ms: self.started_unix_ms,
+                adopted: self.dataplane.was_adopted(),
+                pins: self.dataplane.pins(),
+                abi_version: abi::ABI_VERSION,
+                flows_count: 0,
+                flows_capacity_count: 0,
+                verdicts: Verdict::ALL
+                    .iter()
+                    .zip(verdicts)
+                    .map(|(verdict, count)| (verdict.label().to_owned(), count))
+                    .collect(),
+            },
+            interfaces: self.dataplane.interfaces(),
+            services: Vec::new(),
+            events: self.events.all(),
+        };
+        let table = self.flow_table();
+        tokio::task::spawn_blocking(move || {
+            let answer = table.sweep().map(|census| {
+                status.daemon.flows_count = census.entries_count;
+                status.daemon.flows_capacity_count = table.capacity_count();
+                status.services =
+                    drafts.into_iter().map(|draft| draft.finish(&census)).collect();
+                Reply::Status(Box::new(status))
+            });
+            send(reply, answer.map_err(|error| kernel(&error)));
+        });
+    }
+
+    pub(super) fn answer_service(&self, name: &str, reply: Answer) {
+        let draft = self.known(name).and_then(|control| {
+            self.draft(name, control).map_err(|error| kernel(&error))
+        });
+        let draft = match draft {
+            Ok(draft) => draft,
+            Err(refused) => return send(reply, Err(refused)),
+        };
+        let table = self.flow_table();
+        tokio::task::spawn_blocking(move || {
+            let answer = table.sweep().map(|census| Reply::Service(Box::new(draft.finish(&census))));
+            send(reply, answer.map_err(|error| kernel(&error)));
+        });
+    }
+
+    pub(super) fn answer_flows(&self, name: &str, limit: usize, reply: Answer) {
+        if let Err(refused) = self.known(name) {
+            return send(reply, Err(refused));
+        }
+        let (table, name) = (self.flow_table(), name.to_owned());
+        tokio::task::spawn_blocking(move || {
+            let answer = table.flows(&name).map(|mut flows| {
+                let total_count = flows.len() as u64;
+                flows.sort_by_key(|flow| flow.idle_ms);
+                flows.truncate(limit);
+                let flows = flows.iter().filter_map(wire_flow).collect();
+                Reply::Flows(Flows { total_count, flows })
+            });
+            send(reply, answer.map_err(|error| kernel(&error)));
+        });
+    }
+
+    fn draft(&self, name: &str, control: &ServiceControl) -> Result<Draft, DataplaneError> {
+        let reading = self.dataplane.read(name)?;
+        let spec = control.spec();
+        let record = control.record();
+        let mut notes = control.notes();
+        if self.unpublished.contains(name) {
+            notes.push("its last change could not be put in force; see the log".into());
+        }
+        let mut indexes = [Vec::new(), Vec::new()];
+        let mut leaving = [Vec::new(), Vec::new()];
+        let slots = Slot::ALL
+            .into_iter()
+            .map(|slot| {
+                let place = slot.index() as usize;
+                let (status, known) = slot_status(control, slot, &reading);
+                let planned: Vec<Option<u32>> = known;
+                leaving[place] = reading
+                    .backends
+                    .iter()
+                    .filter(|b| b.slot == slot && !planned.contains(&Some(b.index)))
+                    .map(|b| b.index)
+                    .collect();
+                indexes[place] = planned;
+                status
+            })
+            .collect();
+        let word = self.words.get(name).copied().unwrap_or_default();
+        Ok(Draft {
+            status: ServiceStatus {
+                name: name.to_owned(),
+                vips: spec.vips.iter().map(ToString::to_string).collect(),
+                protocol: "tcp".into(),
+                plane: "nat".into(),
+                plane_reason: "the nat plane is the only one of this version".into(),
+                affinity: spec.affinity,
+                baseline: record.baseline,
+                weight_bp: record.weight_bp,
+                effective_bp: control.effective_bp(),
+                weight_by: if record.weight_by.is_empty() {
+                    SHIFTERD.into()
+                } else {
+                    record.weight_by.clone()
+                },
+                weight_set_unix_ms: record.weight_set_unix_ms,
+                generation: word.generation(),
+                orphaned: control.detached_reason.is_some(),
+                slots,
+                notes,
+            },
+            indexes,
+            leaving,
+        })
+    }
+}
+
+impl Draft {
+    fn finish(self, census: &Census) -> ServiceStatus {
+        let Self { mut status, indexes, leaving } = self;
+        let live = |index: &u32| census.live.get(index).copied().unwrap_or(0);
+        for (place, slot) in status.slots.iter_mut().enumerate() {
+            for (backend, index) in slot.backends.iter_mut().zip(&indexes[place]) {
+                backend.live_flows_count = index.as_ref().map_or(0, live);
+            }
+            let of_backends: u64 = slot.backends.iter().map(|b| b.live_flows_count).sum();
+            let of_leaving: u64 = leaving[place].iter().map(live).sum();
+            slot.live_flows_count = of_backends + of_leaving;
+        }
+        status
+    }
+}
+
+/// A slot's status without flow counts, and the index of each of its backends.
+fn slot_status(
+    control: &ServiceControl,
+    slot: Slot,
+    reading: &ServiceReading,
+) -> (SlotStatus, Vec<Option<u32>>) {
+    let by_addr: BTreeMap<_, _> = reading
+        .backends
+        .iter()
+        .filter(|backend| backend.slot == slot)
+        .map(|backend| (backend.addr, backend))
+        .collect();
+    let spec = control.spec().slot(slot);
+    let counters = reading.slots[slot.index() as usize];
+    let reason = control.ineligible_reason(slot);
+    let backends = spec
+        .backends
+        .iter()
+        .map(|backend| {
+            let health = control.health(slot, backend.addr);
+            let counters = by_addr
+                .get(&backend.addr)
+                .map_or_else(BackendCounters::default, |reading| reading.counters);
+            BackendStatus {
+                addr: backend.addr.to_string(),
+                weight: backend.weight,
+                ready: health.ready,
+                reason: health.reason,
+                live_flows_count: 0,
+                counters: counts(&counters.flows),
+                in_bytes: counters.bytes_in,
+                out_bytes: counters.bytes_out,
+            }
+        })
+        .collect();
+    let mut status = SlotStatus {
+        slot,
+        role: control.role(slot),
+        eligible: reason.is_none(),
+        drained: control.drained(slot).is_some(),
+        reason: reason.unwrap_or_default(),
+        live_flows_count: 0,
+        counters: counts(&counters.flows),
+        failed_over_count: counters.failed_over,
+        unserved_count: counters.unserved,
+        backends,
+    };
+    if let Some(drained) = control.drained(slot) {
+        let since_ms = unix_ms().saturating_sub(drained.since_unix_ms);
+        let limit_ms = control.spec().drain_timeout.as_millis() as u64;
+        if since_ms > limit_ms {
+            status.reason = format!("{}, for {} s", status.reason, since_ms / 1_000);
+        }
+    }
+    let indexes = spec
+        .backends
+        .iter()
+        .map(|backend| by_addr.get(&backend.addr).map(|reading| reading.index))
+        .collect();
+    (status, indexes)
+}
+
+const fn counts(flows: &abi::FlowCounters) -> FlowCounts {
+    FlowCounts {
+        selected: flows.selected,
+        established: flows.established,
+        refused: flows.refused,
+        closed: flows.closed,
+        reset_by_client: flows.reset_by_client,
+        reset_by_backend: flows.reset_by_backend,
+    }
+}
+
+fn wire_flow(flow: &ListedFlow) -> Option<Flow> {
+    Some(Flow {
+        client: flow.key.client.to_socket_addr(flow.key.client_port).to_string(),
+        vip: flow.vip.to_string(),
+        backend: flow.entry.backend.to_socket_addr(flow.entry.backend_port).to_string(),
+        slot: flow.entry.slot(),
+        cohort: flow.entry.cohort,
+        phase: Phase::from_u32(flow.entry.phase)?,
+        idle_ms: flow.idle_ms,
+    })
+}
+
+fn kernel(error: &DataplaneError) -> Refusal {
+    refusal("kernel", error.to_string(), "see: shifterctl doctor".into())
+}

@@ -1,0 +1,200 @@
+//! The real kernel programs over maps filled by the daemon's own publication, run on single packets
+//! by BPF_PROG_TEST_RUN.
+
+use std::collections::BTreeMap;
+
+use aya::{
+    Ebpf, EbpfLoader,
+    programs::{Program, SchedClassifier, TestRun as _, TestRunOptions, Xdp},
+};
+use shifter_common::{
+    abi::{BackendCounters, FlowCounters, SlotCounters, map, program},
+    verdict::{Action, Verdict},
+};
+use shifter_daemon::{
+    dataplane::{Dataplane as _, ServicePlan, bpf::BpfDataplane},
+    model::{NodeSpec, SizeSpec},
+};
+use shifter_tests::bpffs::Bpffs;
+
+/// Which entry point ingress packets take. Replies always take TC egress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    Xdp,
+    Tc,
+}
+
+/// What the kernel did with a packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ran {
+    pub verdict: Verdict,
+    pub bytes: Vec<u8>,
+}
+
+/// A dataplane of its own, without interfaces.
+pub struct Kernel {
+    pub dataplane: BpfDataplane,
+    programs: Ebpf,
+    hook: Hook,
+    _bpffs: Bpffs,
+}
+
+impl Kernel {
+    pub fn new(hook: Hook) -> Self {
+        let bpffs = Bpffs::mount("packets");
+        let node = NodeSpec {
+            interfaces: Vec::new(),
+            control_socket: "/nonexistent".into(),
+            metrics: None,
+            state_dir: "/nonexistent".into(),
+            bpffs: bpffs.path().to_owned(),
+            services_dir: "/nonexistent".into(),
+            sizes: SizeSpec {
+                services_count: 4,
+                backends_count: 64,
+                flows_count: 4_096,
+                pending_count: 4_096,
+                table_entries_count: 8_192,
+            },
+        };
+        let dataplane = BpfDataplane::open(&node).expect("a dataplane");
+        let pins = bpffs.path().join("shifter").join("v1").join("maps");
+        let mut loader = EbpfLoader::new();
+        for name in map::ALL {
+            loader.map_pin_path(name, pins.join(name));
+        }
+        let mut programs = loader
+            .load(shifter_daemon::dataplane::bpf::object())
+            .expect("the object");
+        for name in program::ALL {
+            match programs.program_mut(name).expect("the program") {
+                Program::Xdp(xdp) => xdp.load().expect("XDP loads"),
+                Program::SchedClassifier(classifier) => classifier.load().expect("TC loads"),
+                other => panic!("{name} is {other:?}"),
+            }
+        }
+        Self {
+            dataplane,
+            programs,
+            hook,
+            _bpffs: bpffs,
+        }
+    }
+
+    pub fn publish(&mut self, plan: &ServicePlan) {
+        self.dataplane.publish(plan).expect("the plan is good");
+    }
+
+    pub fn ingress(&self, frame: &[u8]) -> Ran {
+        match self.hook {
+            Hook::Xdp => self.run(frame, program::XDP_INGRESS),
+            Hook::Tc => self.run(frame, program::TC_INGRESS),
+        }
+    }
+
+    pub fn egress(&self, frame: &[u8]) -> Ran {
+        self.run(frame, program::TC_EGRESS)
+    }
+
+    fn run(&self, frame: &[u8], name: &str) -> Ran {
+        let before = self.verdicts();
+        let mut bytes = vec![0; frame.len() + 256];
+        let options = || TestRunOptions {
+            data_in: Some(frame),
+            ..TestRunOptions::default()
+        };
+        let options = TestRunOptions {
+            data_out: Some(&mut bytes),
+            ..options()
+        };
+        let program = self.programs.program(name).expect("the program");
+        let (result, pass, drop) = if let Ok(xdp) = <&Xdp>::try_from(program) {
+            (xdp.test_run(options), 2, 1)
+        } else {
+            let classifier = <&SchedClassifier>::try_from(program).expect("a classifier");
+            (classifier.test_run(options), u32::MAX, 2)
+        };
+        let result = result.expect("the kernel runs the program");
+        bytes.truncate(result.data_size_out as usize);
+        let after = self.verdicts();
+        let changed: Vec<Verdict> = Verdict::ALL
+            .iter()
+            .copied()
+            .filter(|verdict| after[*verdict as usize] != before[*verdict as usize])
+            .collect();
+        let sum: u64 = after.iter().sum::<u64>() - before.iter().sum::<u64>();
+        assert_eq!(
+            (changed.len(), sum),
+            (1, 1),
+            "one packet, one verdict: {changed:?}"
+        );
+        let expected = match changed[0].action() {
+            Action::Pass => pass,
+            Action::Drop => drop,
+        };
+        assert_eq!(result.return_value, expected, "{:?} at {name}", changed[0]);
+        Ran {
+            verdict: changed[0],
+            bytes,
+        }
+    }
+
+    pub fn verdicts(&self) -> Vec<u64> {
+        self.dataplane.verdicts().expect("counters")
+    }
+
+    /// Every counter of a service that is not zero, by a readable name.
+    pub fn counters(&self, service: &str) -> BTreeMap<String, u64> {
+        let reading = self.dataplane.read(service).expect("counters");
+        let mut named = BTreeMap::new();
+        for (slot, counters) in ["a", "b"].into_iter().zip(&reading.slots) {
+            // Taken apart, so that a new counter cannot be forgotten here.
+            let SlotCounters {
+                flows,
+                failed_over,
+                unserved,
+            } = *counters;
+            name_flows(slot, flows, &mut named);
+            named.insert(format!("{slot}.failed_over"), failed_over);
+            named.insert(format!("{slot}.unserved"), unserved);
+        }
+        for backend in &reading.backends {
+            let prefix = format!("{}/{}", backend.slot, backend.addr);
+            let BackendCounters {
+                flows,
+                packets_in,
+                bytes_in,
+                packets_out,
+                bytes_out,
+            } = backend.counters;
+            name_flows(&prefix, flows, &mut named);
+            named.insert(format!("{prefix}.packets_in"), packets_in);
+            named.insert(format!("{prefix}.bytes_in"), bytes_in);
+            named.insert(format!("{prefix}.packets_out"), packets_out);
+            named.insert(format!("{prefix}.bytes_out"), bytes_out);
+        }
+        named.retain(|_, count| *count != 0);
+        named
+    }
+}
+
+fn name_flows(prefix: &str, flows: FlowCounters, named: &mut BTreeMap<String, u64>) {
+    let FlowCounters {
+        selected,
+        established,
+        refused,
+        closed,
+        reset_by_client,
+        reset_by_backend,
+    } = flows;
+    for (name, count) in [
+        ("selected", selected),
+        ("established", established),
+        ("refused", refused),
+        ("closed", closed),
+        ("reset_by_client", reset_by_client),
+        ("reset_by_backend", reset_by_backend),
+    ] {
+        named.insert(format!("{prefix}.{name}"), count);
+    }
+}

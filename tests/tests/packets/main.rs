@@ -1,0 +1,57 @@
+//! Packet fixtures: scripts of packets with their verdicts, their bytes afterwards and all counters.
+//! Each script runs through XDP and through TC.
+
+mod kernel;
+mod plans;
+mod script;
+
+mod direct;
+mod established;
+mod foreign;
+mod handshake;
+mod selection;
+
+use script::Script;
+
+/// Every script; a new file of rows is added here.
+fn all() -> Vec<Script> {
+    [
+        foreign::scripts(),
+        handshake::scripts(),
+        established::scripts(),
+        selection::scripts(),
+        direct::scripts(),
+    ]
+    .concat()
+}
+
+#[test]
+fn xdp() {
+    script::run_all(&all(), kernel::Hook::Xdp);
+}
+
+#[test]
+fn tc() {
+    script::run_all(&all(), kernel::Hook::Tc);
+}
+
+#[test]
+fn every_verdict_that_a_packet_can_provoke_occurs() {
+    use shifter_common::verdict::Verdict;
+    // These take a kernel without memory or a daemon with a defect.
+    let out_of_reach = [
+        Verdict::DropTableFull,
+        Verdict::DropRewriteFailed,
+        Verdict::DropBrokenState,
+    ];
+    let scripts = all();
+    for verdict in Verdict::ALL {
+        let occurs = scripts.iter().any(|script| script.expects(*verdict));
+        assert_eq!(
+            occurs,
+            !out_of_reach.contains(verdict),
+            "{}",
+            verdict.label()
+        );
+    }
+}
