@@ -46,6 +46,9 @@ struct Arguments {
     /// With --doctor: print JSON.
     #[arg(long, requires = "doctor")]
     json: bool,
+    /// Let the kernel programs log when they meet tables that contradict each other.
+    #[arg(long)]
+    kernel_log: bool,
     /// How log lines are written to standard error.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -65,7 +68,7 @@ fn main() -> ExitCode {
         examine(&arguments.config, arguments.json)
     } else {
         start_log(arguments.log_format);
-        steer(&arguments.config)
+        steer(&arguments.config, arguments.kernel_log)
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("shifterd: {error:#}");
@@ -130,7 +133,7 @@ fn start_log(format: LogFormat) {
     }
 }
 
-fn steer(config: &Path) -> anyhow::Result<ExitCode> {
+fn steer(config: &Path, kernel_log: bool) -> anyhow::Result<ExitCode> {
     let node = config_files::load_node(config).map_err(|diagnostics| {
         anyhow::anyhow!(
             "the node file has problems\n{}",
@@ -141,10 +144,14 @@ fn steer(config: &Path) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()
         .context("starting the runtime")?;
-    runtime.block_on(serve(node, config.to_owned()))
+    runtime.block_on(serve(node, config.to_owned(), kernel_log))
 }
 
-async fn serve(node: NodeSpec, node_file: PathBuf) -> anyhow::Result<ExitCode> {
+async fn serve(
+    node: NodeSpec,
+    node_file: PathBuf,
+    kernel_log: bool,
+) -> anyhow::Result<ExitCode> {
     let (state, problem) = StateFile::open(&node.state_dir)?;
     if let Some(problem) = problem {
         tracing::error!("{problem}");
@@ -154,7 +161,14 @@ async fn serve(node: NodeSpec, node_file: PathBuf) -> anyhow::Result<ExitCode> {
     let mut terminate = signal(SignalKind::terminate()).context("catching SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("catching SIGINT")?;
 
-    let dataplane = BpfDataplane::open(&node)?;
+    let mut dataplane = BpfDataplane::open(&node)?;
+    if let Some(log) = dataplane.log_defects(kernel_log)? {
+        tokio::spawn(async move {
+            if let Err(error) = log.run().await {
+                tracing::warn!("the kernel programs' log ended: {error}");
+            }
+        });
+    }
     let listener = api::bind(&node.control_socket)?;
     let metrics_listener = match node.metrics {
         Some(addr) => Some(

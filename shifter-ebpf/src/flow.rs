@@ -171,6 +171,11 @@ impl Flow {
             // SAFETY: as in `read`; an aligned store of 32 bits.
             unsafe { (*self.entry).next_from_client = packet.next_seq() };
         }
+        if has_ack && entry.phase == Phase::Aborted as u32 {
+            // What an end acknowledges is exactly what it expects: a reset with it is believed.
+            // SAFETY: as above.
+            unsafe { (*self.entry).next_from_backend = packet.ack };
+        }
         // Without the right number anybody could fill the table of established flows.
         let proves = entry.phase != Phase::SynReceived as u32
             || packet.has(flag::RST)
@@ -195,6 +200,10 @@ impl Flow {
         } else if !self.is_pending && follows(packet.next_seq(), entry.next_from_backend) {
             // SAFETY: as above.
             unsafe { (*self.entry).next_from_backend = packet.next_seq() };
+        }
+        if packet.has(flag::ACK) && entry.phase == Phase::Aborted as u32 {
+            // SAFETY: as above.
+            unsafe { (*self.entry).next_from_client = packet.ack };
         }
         self.advance(key, entry, Sender::Backend, packet.flags);
     }

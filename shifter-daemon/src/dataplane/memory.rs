@@ -149,6 +149,10 @@ impl FlowTable for MemoryDataplane {
         Ok(self.with(|state| state.live.remove(&(service.to_owned(), slot)).unwrap_or(0)))
     }
 
+    fn reset_again(&self, _service: &str, _slot: Slot) -> Result<(), DataplaneError> {
+        Ok(())
+    }
+
     fn capacity_count(&self) -> u64 {
         1
     }

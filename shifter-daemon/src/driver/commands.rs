@@ -16,6 +16,7 @@ use crate::{
     config::{self, LoadedServices},
     config_files,
     control::{ServiceControl, ServiceRecord},
+    dataplane::FlowTable,
 };
 
 type Answer = oneshot::Sender<Result<Reply, Refusal>>;
@@ -128,6 +129,7 @@ impl Driver {
                         )),
                     }
                     send(reply, Ok(Reply::Changed(changed)));
+                    reset_again(&*table, &name, canary);
                 });
             }
         }
@@ -345,6 +347,18 @@ impl Driver {
         tracing::info!(by, live_count, ?interfaces, "detached; shifterd stops");
         self.is_detached = true;
         Ok(Detached { interfaces, flows_broken_count: live_count })
+    }
+}
+
+/// Repeats resets after the ends have had time to retransmit: what they then acknowledge is exactly
+/// what they will believe. Linux retransmits after 200 ms at the earliest (TCP_RTO_MIN).
+fn reset_again(table: &dyn FlowTable, service: &str, slot: Slot) {
+    for pause_ms in [300, 400, 800, 1_600] {
+        std::thread::sleep(Duration::from_millis(pause_ms));
+        if let Err(error) = table.reset_again(service, slot) {
+            tracing::warn!(service, "repeating resets: {error}");
+            return;
+        }
     }
 }
 
