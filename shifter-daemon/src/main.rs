@@ -11,8 +11,9 @@ use std::{
 use anyhow::Context as _;
 use clap::{Parser, ValueEnum};
 use shifter_daemon::{
-    api, config_files, doctor,
+    api, config_files,
     dataplane::bpf::BpfDataplane,
+    doctor,
     driver::{Driver, DriverHandle, Request},
     metrics,
     model::NodeSpec,
@@ -105,29 +106,45 @@ fn examine(config: &Path, json: bool) -> anyhow::Result<ExitCode> {
     let backends: Option<Vec<SocketAddr>> = node.as_ref().map(|node| {
         let services = config_files::load_services(&node.services_dir).services;
         let slots = services.values().flat_map(|service| &service.slots);
-        slots.flat_map(|slot| &slot.backends).map(|backend| backend.addr).collect()
+        slots
+            .flat_map(|slot| &slot.backends)
+            .map(|backend| backend.addr)
+            .collect()
     });
     let report = doctor::run_for(node.as_ref(), backends.as_deref());
     let text = if json {
         report.to_json().context("writing the report")?
     } else {
         let colour = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        if colour { report.render_in_colour() } else { report.render() }
+        if colour {
+            report.render_in_colour()
+        } else {
+            report.render()
+        }
     };
     writeln!(io::stdout(), "{}", text.trim_end()).context("writing the report")?;
-    Ok(if report.has_failures() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if report.has_failures() {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
 fn start_log(format: LogFormat) {
     use tracing_subscriber::EnvFilter;
-    let filter =
-        EnvFilter::try_from_env("SHIFTER_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let filter = EnvFilter::try_from_env("SHIFTER_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr);
     match format {
         LogFormat::Json => builder.json().init(),
         // The journal stamps each line itself.
         LogFormat::Text if std::env::var_os("JOURNAL_STREAM").is_some() => {
-            builder.without_time().with_ansi(false).with_target(false).init();
+            builder
+                .without_time()
+                .with_ansi(false)
+                .with_target(false)
+                .init();
         }
         LogFormat::Text => builder.with_ansi(false).with_target(false).init(),
     }
@@ -147,11 +164,7 @@ fn steer(config: &Path, kernel_log: bool) -> anyhow::Result<ExitCode> {
     runtime.block_on(serve(node, config.to_owned(), kernel_log))
 }
 
-async fn serve(
-    node: NodeSpec,
-    node_file: PathBuf,
-    kernel_log: bool,
-) -> anyhow::Result<ExitCode> {
+async fn serve(node: NodeSpec, node_file: PathBuf, kernel_log: bool) -> anyhow::Result<ExitCode> {
     let (state, problem) = StateFile::open(&node.state_dir)?;
     if let Some(problem) = problem {
         tracing::error!("{problem}");
@@ -179,8 +192,13 @@ async fn serve(
         None => None,
     };
     let (probes_tx, probes) = mpsc::channel(PROBES_WAITING_COUNT);
-    let driver =
-        Driver::start(node, node_file, Box::new(dataplane), state, Prober::new(probes_tx))?;
+    let driver = Driver::start(
+        node,
+        node_file,
+        Box::new(dataplane),
+        state,
+        Prober::new(probes_tx),
+    )?;
     let (handle, calls) = DriverHandle::channel(CALLS_WAITING_COUNT);
     let (stop, stopped) = watch::channel(false);
     let until_stopped = |mut stopped: watch::Receiver<bool>| async move {
@@ -195,7 +213,11 @@ async fn serve(
         until_stopped(stopped.clone()),
     ));
     let metrics = metrics_listener.map(|listener| {
-        tokio::spawn(metrics::serve(listener, handle.clone(), until_stopped(stopped.clone())))
+        tokio::spawn(metrics::serve(
+            listener,
+            handle.clone(),
+            until_stopped(stopped.clone()),
+        ))
     });
     notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!("steering");

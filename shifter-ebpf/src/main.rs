@@ -65,7 +65,10 @@ pub fn tc_egress(ctx: TcContext) -> i32 {
 fn finish<C: EbpfContext>(ctx: &C, verdict: Verdict) -> Action {
     account::verdict(verdict);
     if matches!(verdict, Verdict::DropBrokenState) && maps::is_set(setting::LOG_DEFECTS) {
-        aya_log_ebpf::error!(ctx, "a packet was dropped: the published tables contradict each other");
+        aya_log_ebpf::error!(
+            ctx,
+            "a packet was dropped: the published tables contradict each other"
+        );
     }
     verdict.action()
 }

@@ -130,7 +130,10 @@ fn reset_flows_end_at_both_ends() {
         loop {
             let filter = ["-Htn", "state", "established", "( sport = :8082 )"];
             let sockets = stage.world.host().tool("ss", &filter);
-            let left = sockets.lines().filter(|line| line.contains(&client(family))).count();
+            let left = sockets
+                .lines()
+                .filter(|line| line.contains(&client(family)))
+                .count();
             if left == 0 {
                 break;
             }

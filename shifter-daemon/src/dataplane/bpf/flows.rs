@@ -215,8 +215,13 @@ impl FlowTable for BpfFlowTable {
             // table was read have moved its numbers.
             const BPF_EXIST: u64 = 2;
             let mut writer = self.writer();
-            let Ok(entry) = writer.flows.get(&flow.key, 0) else { continue };
-            let aborted = FlowEntry { phase: Phase::Aborted as u32, ..entry };
+            let Ok(entry) = writer.flows.get(&flow.key, 0) else {
+                continue;
+            };
+            let aborted = FlowEntry {
+                phase: Phase::Aborted as u32,
+                ..entry
+            };
             if writer.flows.insert(flow.key, aborted, BPF_EXIST).is_err() {
                 // It ended meanwhile.
                 continue;

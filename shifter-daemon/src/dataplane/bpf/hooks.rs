@@ -129,7 +129,11 @@ impl Hooks {
             .and_then(|point| PinnedLink::from_pin(directory.links().join(point.name())).ok())
             .and_then(|link| FdLink::from(link).info().ok())
             .map(|info| info.program_id());
-        Ok(Self { hooked, links, program_id })
+        Ok(Self {
+            hooked,
+            links,
+            program_id,
+        })
     }
 
     /// How each interface is hooked, and why.

@@ -103,9 +103,20 @@ pub fn detach_link(pin: &Path) -> io::Result<()> {
         file_flags: u32,
     }
     let path = CString::new(pin.as_os_str().as_bytes())?;
-    let attr = Attr { pathname: path.as_ptr() as u64, bpf_fd: 0, file_flags: 0 };
+    let attr = Attr {
+        pathname: path.as_ptr() as u64,
+        bpf_fd: 0,
+        file_flags: 0,
+    };
     // SAFETY: the attribute and the path it points to live during the call.
-    let fd = unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_GET, &raw const attr, size_of::<Attr>()) };
+    let fd = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_OBJ_GET,
+            &raw const attr,
+            size_of::<Attr>(),
+        )
+    };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
@@ -114,9 +125,18 @@ pub fn detach_link(pin: &Path) -> io::Result<()> {
     let link_fd = link.as_raw_fd() as u32;
     // SAFETY: the attribute is one live 32-bit number.
     let code = unsafe {
-        libc::syscall(libc::SYS_bpf, BPF_LINK_DETACH, &raw const link_fd, size_of::<u32>())
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_LINK_DETACH,
+            &raw const link_fd,
+            size_of::<u32>(),
+        )
     };
-    if code < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if code < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 /// Waits until every program run that was under way has ended: programs run inside RCU read-side
