@@ -1,7 +1,7 @@
 //! `shifterd`: the daemon's command line and start.
 
 use std::{
-    io::{self, Write as _},
+    io::{self, IsTerminal as _, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
     time::Instant,
@@ -12,7 +12,7 @@ use clap::{Parser, ValueEnum};
 use shifter_daemon::{
     api, config_files, doctor,
     dataplane::bpf::BpfDataplane,
-    driver::{Driver, DriverHandle, Ended, Request},
+    driver::{Driver, DriverHandle, Request},
     metrics,
     model::NodeSpec,
     probe::Prober,
@@ -100,9 +100,10 @@ fn examine(config: &Path, json: bool) -> anyhow::Result<ExitCode> {
     let node = config_files::load_node(config).ok();
     let report = doctor::run(node.as_ref());
     let text = if json {
-        serde_json::to_string_pretty(&report).context("writing the report")?
+        report.to_json().context("writing the report")?
     } else {
-        report.render()
+        let colour = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        if colour { report.render_in_colour() } else { report.render() }
     };
     writeln!(io::stdout(), "{}", text.trim_end()).context("writing the report")?;
     Ok(if report.has_failures() { ExitCode::FAILURE } else { ExitCode::SUCCESS })

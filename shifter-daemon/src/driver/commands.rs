@@ -252,9 +252,8 @@ impl Driver {
                 Some(control) => control.respec(spec),
                 None => {
                     let record = self.state.service(&name).cloned();
-                    let changes = config::diff(None, &spec);
                     self.services.insert(name.clone(), ServiceControl::new(spec, record, None));
-                    changes
+                    vec![new_service(&name)]
                 }
             };
             let was_adrift = old.as_ref().is_some_and(|old| old.detached_reason.is_some());
@@ -360,6 +359,17 @@ pub(super) fn refusal(code: &str, message: String, help: String) -> Refusal {
 
 fn lost(name: &str) -> Refusal {
     refusal("unknown_service", format!("there is no service {name}"), String::new())
+}
+
+fn new_service(name: &str) -> ConfigChange {
+    ConfigChange {
+        service: name.to_owned(),
+        key: "service.name".into(),
+        before: String::new(),
+        after: name.to_owned(),
+        effect: Effect::Now,
+        reason: String::new(),
+    }
 }
 
 fn keys(changes: &[ConfigChange]) -> String {

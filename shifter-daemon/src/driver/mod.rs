@@ -172,11 +172,17 @@ impl Driver {
             return;
         }
         let before = control.effective_bp();
-        let was_ready = control.health(slot, addr).ready;
-        let health = BackendHealth { ready: event.ready, reason: event.reason.clone() };
+        let known = control.health(slot, addr);
+        let health = if event.ready {
+            BackendHealth::ready()
+        } else {
+            BackendHealth::not_ready(event.reason.clone())
+        };
+        let is_news = known.ready != health.ready || !known.is_known;
         control.set_health(slot, addr, health);
         let after = control.effective_bp();
-        if was_ready == event.ready {
+        if !is_news {
+            // Another reason for the same state.
             return;
         }
         let stored_at = self.publish(&name);

@@ -1,1 +1,4 @@
 //! The Prometheus endpoint.
+
+#[cfg(test)]
+pub(crate) mod sample;

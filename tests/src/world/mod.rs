@@ -94,10 +94,12 @@ impl World {
             let switch = |on: bool| if on { "on" } else { "off" };
             let (tx, gro) = (switch(options.tx_checksum), switch(options.gro));
             netns.tool("ethtool", &["-K", name, "tx", tx, "gro", gro]);
+            // A neighbour solicitation that is lost is sent again soon, instead of after a second.
+            netns.sysctl(&format!("net.ipv6.neigh.{name}.retrans_time_ms"), "20");
             netns.ip(&format!("link set {name} up"));
         }
-        // An IPv6 address that is older than its link's carrier joins its multicast group late: the
-        // first solicitation would be lost and the next one comes after a second.
+        // Addresses come when the links are up: one that is older than its link's carrier joins its
+        // multicast group late.
         for place in topology.places {
             world.set_addresses(*place, topology);
         }

@@ -77,12 +77,14 @@ impl Hooks {
         let mut wanted = Vec::new();
         let pinned = pins(directory)?;
         for spec in interfaces {
-            let mut interface = interface::inspect(&spec.name)
+            let interface = interface::inspect(&spec.name)
                 .map_err(|error| DataplaneError::Refused(error.to_string()))?;
-            if pinned.contains_key(&Point::Xdp(interface.ifindex).name()) {
-                // The program the interface holds is our own.
-                interface.xdp_prog_id = None;
-            }
+            let own = pinned
+                .get(&Point::Xdp(interface.ifindex).name())
+                .and_then(|path| PinnedLink::from_pin(path).ok())
+                .and_then(|link| FdLink::from(link).info().ok())
+                .map(|info| info.program_id());
+            let interface = interface.without_own_xdp(|id| Some(id) == own);
             let (hook, reason) = choose_hook(&interface, spec.hook, spec.checksums_complete, None)
                 .map_err(DataplaneError::Refused)?;
             let index = interface.ifindex;

@@ -74,11 +74,12 @@ impl BpfDataplane {
         }
         let mut object = load(&directory, node)?;
         let flow_table = Arc::new(BpfFlowTable::open(&object)?);
-        let maps = Maps::take(&mut object)?;
         if !was_adopted {
             directory.commit()?;
         }
+        // Programs are loaded while the object still holds its maps.
         let hooks = Hooks::attach(&mut object, &node.interfaces, &directory)?;
+        let maps = Maps::take(&mut object)?;
         let mut this = Self {
             maps,
             flow_table,
