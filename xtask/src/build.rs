@@ -23,7 +23,7 @@ pub const TARGET: &str = if cfg!(target_endian = "little") {
     "bpfeb-unknown-none"
 };
 /// A build of everything from nothing takes a few minutes.
-const LIMIT: Duration = Duration::from_secs(30 * 60);
+pub const LIMIT: Duration = Duration::from_secs(30 * 60);
 /// Between arguments in `CARGO_ENCODED_RUSTFLAGS`, which may contain spaces.
 const SEPARATOR: &str = "\x1f";
 
@@ -67,7 +67,7 @@ impl Profile {
 /// The toolchain cannot be had, or a build fails.
 pub fn run(arguments: &Arguments, workspace: &Workspace) -> anyhow::Result<ExitCode> {
     let toolchain = toolchain::ensure(workspace)?;
-    kernel(workspace, &toolchain)?;
+    kernel(workspace, &toolchain, LIMIT)?;
     if !arguments.kernel {
         let profile = if arguments.debug {
             Profile::Debug
@@ -82,14 +82,18 @@ pub fn run(arguments: &Arguments, workspace: &Workspace) -> anyhow::Result<ExitC
 /// Builds the kernel programs and puts the object where shifterd's build looks for it.
 ///
 /// # Errors
-/// The build fails, or the object cannot be written.
-pub fn kernel(workspace: &Workspace, toolchain: &Toolchain) -> anyhow::Result<PathBuf> {
+/// The build fails or takes longer than `limit`, or the object cannot be written.
+pub fn kernel(
+    workspace: &Workspace,
+    toolchain: &Toolchain,
+    limit: Duration,
+) -> anyhow::Result<PathBuf> {
     let mut command = kernel_cargo(workspace, toolchain, "build");
     command.args(["--release"]);
     let log = workspace.log("kernel-build");
     let _ = fs::remove_file(&log);
-    let done = process::run(Job::new("kernel", command, &log, LIMIT))?;
-    let took = done.success("kernel")?;
+    let done = process::run(Job::new("object", command, &log, limit))?;
+    let took = done.success("object")?;
     let built = workspace
         .target
         .join("bpf")
@@ -104,7 +108,7 @@ pub fn kernel(workspace: &Workspace, toolchain: &Toolchain) -> anyhow::Result<Pa
         if changed { "new" } else { "unchanged" },
         screen::seconds(took)
     );
-    screen::line(Mark::Good, "kernel", &fact);
+    screen::line(Mark::Good, "object", &fact);
     Ok(object)
 }
 

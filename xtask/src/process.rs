@@ -271,3 +271,122 @@ pub fn output(mut command: Command) -> anyhow::Result<String> {
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("xtask-{name}-{}", std::process::id()));
+            fs::create_dir_all(&path).expect("a directory");
+            Self(path)
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn shell(script: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        command
+    }
+
+    #[test]
+    fn endings_are_told_apart() {
+        let scratch = Scratch::new("endings");
+        let short = Duration::from_millis(200);
+        let rows = [
+            ("exit 0", LONG, End::Success),
+            ("exit 7", LONG, End::Code(7)),
+            ("kill -KILL $$", LONG, End::Signal(9)),
+            ("sleep 1000", short, End::Overran(short)),
+            // Deaf to being asked: killed after its grace.
+            (
+                "trap '' TERM; sleep 1000; sleep 1000",
+                short,
+                End::Overran(short),
+            ),
+        ];
+        for (script, limit, expected) in rows {
+            let log = scratch.0.join("log");
+            let done = run(Job::new("test", shell(script), &log, limit)).expect("run");
+            assert_eq!(done.end, expected, "{script}");
+        }
+    }
+
+    #[test]
+    fn the_whole_process_group_ends_with_a_child_that_overran() {
+        let scratch = Scratch::new("group");
+        let log = scratch.0.join("log");
+        let script = "sleep 1000 & echo $!; wait";
+        let job = Job::new("test", shell(script), &log, Duration::from_millis(500));
+        run(job).expect("run");
+        let grandchild = fs::read_to_string(&log).expect("a log");
+        let pid = Pid::from_raw(grandchild.trim().parse().expect("a process id"));
+        // An orphan that has ended may wait for its reaper; it runs no more.
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        assert!(stat.is_empty() || stat.contains(") Z "), "{stat}");
+    }
+
+    #[test]
+    fn output_is_kept_where_it_belongs() {
+        let scratch = Scratch::new("output");
+        let (log, stdout) = (scratch.0.join("deep/log"), scratch.0.join("stdout"));
+        let command = || shell("echo to stdout; echo to stderr >&2");
+        let job = Job {
+            stdout: Some(&stdout),
+            ..Job::new("test", command(), &log, LONG)
+        };
+        run(job).expect("run");
+        assert_eq!(fs::read_to_string(&stdout).expect("stdout"), "to stdout\n");
+        assert_eq!(fs::read_to_string(&log).expect("a log"), "to stderr\n");
+        run(Job::new("test", command(), &log, LONG)).expect("run");
+        let all = fs::read_to_string(&log).expect("a log");
+        assert_eq!(all, "to stderr\nto stdout\nto stderr\n");
+        assert_eq!(last_line(&log), "to stderr");
+        assert_eq!(last_line(Path::new("/no/such/log")), "");
+    }
+
+    #[test]
+    fn failures_say_what_and_how() {
+        let scratch = Scratch::new("failures");
+        let log = scratch.0.join("log");
+        let done = run(Job::new("thing", shell("exit 3"), &log, LONG)).expect("run");
+        let error = done.success("thing").expect_err("a failure").to_string();
+        let expected = format!(
+            "thing ended with exit code 3; its output is in {}",
+            log.display()
+        );
+        assert_eq!(error, expected);
+        let job = Job::new("thing", Command::new("/no/such/program"), &log, LONG);
+        let error = run(job).expect_err("a failure").to_string();
+        assert_eq!(error, "cannot start /no/such/program");
+        let error = output(shell("echo why >&2; exit 3"))
+            .expect_err("a failure")
+            .to_string();
+        assert_eq!(
+            error,
+            "`sh -c echo why >&2; exit 3` ended with exit code 3: why"
+        );
+        let rows = [
+            (End::Code(1), "ended with exit code 1"),
+            (End::Signal(9), "was killed by signal 9"),
+            (
+                End::Overran(LONG),
+                "was killed: still running after 1 min 00 s",
+            ),
+        ];
+        for (end, words) in rows {
+            assert_eq!(end.words(), words);
+        }
+    }
+}

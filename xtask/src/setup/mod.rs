@@ -32,16 +32,14 @@ pub fn run(arguments: &Arguments, workspace: &Workspace) -> anyhow::Result<ExitC
         .as_ref()
         .map_or(&all[..], std::slice::from_ref);
     screen::heading("Toolchain of the kernel programs");
-    toolchain::ensure(workspace)?;
-    for purpose in purposes {
-        if *purpose != Purpose::Build {
-            screen::heading(&format!("Programs for `cargo xtask {purpose}`"));
-            packages::ensure(workspace, *purpose)?;
-        }
-        if *purpose == Purpose::Test {
-            for component in component::Component::ALL {
-                component.ensure(workspace)?;
-            }
+    // A choice of the past may be second best by now.
+    toolchain::choose(workspace)?;
+    screen::heading("Programs of the system");
+    packages::ensure(workspace, purposes)?;
+    if purposes.contains(&Purpose::Test) {
+        screen::heading("Companions of cargo");
+        for component in component::Component::ALL {
+            component.ensure(workspace)?;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -82,24 +82,27 @@ pub const PROGRAMS: &[Program] = &[
     },
 ];
 
-/// The programs for `purpose` that are not installed.
-pub fn missing(purpose: Purpose) -> Vec<&'static Program> {
+/// The programs that any of `purposes` needs.
+fn needed(purposes: &[Purpose]) -> impl Iterator<Item = &'static Program> {
     PROGRAMS
         .iter()
-        .filter(|program| program.purposes.contains(&purpose))
+        .filter(|program| program.purposes.iter().any(|one| purposes.contains(one)))
+}
+
+/// The programs for `purposes` that are not installed.
+fn missing(purposes: &[Purpose]) -> Vec<&'static Program> {
+    needed(purposes)
         .filter(|program| linker::on_path(program.name).is_none())
         .collect()
 }
 
-/// Lists the programs for `purpose` and installs those that are missing.
+/// Lists the programs for `purposes` and installs those that are missing.
 ///
 /// # Errors
 /// Packages cannot be installed; the error names the programs that are missing.
-pub fn ensure(workspace: &Workspace, purpose: Purpose) -> anyhow::Result<()> {
-    let absent = missing(purpose);
-    let present: Vec<&str> = PROGRAMS
-        .iter()
-        .filter(|program| program.purposes.contains(&purpose))
+pub fn ensure(workspace: &Workspace, purposes: &[Purpose]) -> anyhow::Result<()> {
+    let absent = missing(purposes);
+    let present: Vec<&str> = needed(purposes)
         .map(|program| program.name)
         .filter(|name| !absent.iter().any(|program| program.name == *name))
         .collect();
@@ -131,14 +134,14 @@ pub fn ensure(workspace: &Workspace, purpose: Purpose) -> anyhow::Result<()> {
     }
     apt::install(workspace, &packages)
         .map_err(|error| error.context(format!("missing programs: {}", names(&absent))))?;
-    match missing(purpose).as_slice() {
+    match missing(purposes).as_slice() {
         [] => Ok(()),
         still => anyhow::bail!("still missing after installation: {}", names(still)),
     }
 }
 
 /// The programs' names in a row.
-pub fn names(programs: &[&Program]) -> String {
+fn names(programs: &[&Program]) -> String {
     programs
         .iter()
         .map(|program| program.name)
@@ -177,6 +180,6 @@ mod tests {
 
     #[test]
     fn a_build_needs_no_program_of_the_system() {
-        assert!(missing(Purpose::Build).is_empty());
+        assert!(missing(&[Purpose::Build]).is_empty());
     }
 }

@@ -205,9 +205,17 @@ fn remembered(workspace: &Workspace) -> Option<Toolchain> {
 /// # Errors
 /// No candidate can be made to work; the error names each with its reason.
 pub fn ensure(workspace: &Workspace) -> anyhow::Result<Toolchain> {
-    if let Some(toolchain) = remembered(workspace) {
-        return Ok(toolchain);
+    match remembered(workspace) {
+        Some(toolchain) => Ok(toolchain),
+        None => choose(workspace),
     }
+}
+
+/// Chooses the toolchain anew, whatever was chosen before.
+///
+/// # Errors
+/// As for [`ensure`].
+pub fn choose(workspace: &Workspace) -> anyhow::Result<Toolchain> {
     let mut refusals = Vec::new();
     for candidate in CANDIDATES {
         match candidate.ensure(workspace) {

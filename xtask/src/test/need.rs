@@ -1,6 +1,6 @@
 //! Whether what a stage needs is there, and if not, why.
 
-use std::{ffi::OsStr, path::Path};
+use std::{ffi::OsStr, path::Path, time::Duration};
 
 use anyhow::{Context, bail};
 
@@ -68,7 +68,7 @@ impl<'a> Provisions<'a> {
     fn check(&mut self, need: Need) -> Result<(), String> {
         match need {
             Need::Toolchain => self.toolchain().map(drop),
-            Need::Object => self.object(),
+            Need::Object => self.object(build::LIMIT),
             Need::Component(component) => self.component(component),
             Need::Root => {
                 let workspace = self.workspace;
@@ -92,13 +92,13 @@ impl<'a> Provisions<'a> {
             .clone()
     }
 
-    /// Builds the kernel object.
-    pub fn object(&mut self) -> Result<(), String> {
+    /// Builds the kernel object unless that was done or has failed already; `limit` bounds it.
+    pub fn object(&mut self, limit: Duration) -> Result<(), String> {
         if self.object.is_none() {
             let workspace = self.workspace;
             let built = self
                 .toolchain()
-                .and_then(|toolchain| told(build::kernel(workspace, &toolchain)).map(drop));
+                .and_then(|toolchain| told(build::kernel(workspace, &toolchain, limit)).map(drop));
             let built = built.map_err(|error| format!("there are no kernel programs: {error}"));
             self.object = Some(built);
         }
@@ -120,7 +120,7 @@ impl<'a> Provisions<'a> {
 
     fn programs(&mut self) -> Result<(), String> {
         let workspace = self.workspace;
-        let ensure = || told(packages::ensure(workspace, Purpose::Test));
+        let ensure = || told(packages::ensure(workspace, &[Purpose::Test]));
         self.programs.get_or_insert_with(ensure).clone()
     }
 }

@@ -1,7 +1,6 @@
 //! Doing the work of a stage within its time.
 
 use std::{
-    ffi::OsStr,
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -164,7 +163,7 @@ impl Running<'_> {
     /// Builds the kernel object; then lets clippy look at its source, where the toolchain has
     /// clippy.
     fn kernel(&self, provisions: &mut Provisions<'_>) -> anyhow::Result<Report> {
-        provisions.object().map_err(anyhow::Error::msg)?;
+        provisions.object(self.left()).map_err(anyhow::Error::msg)?;
         let toolchain = provisions.toolchain().map_err(anyhow::Error::msg)?;
         let mut command = build::kernel_cargo(self.workspace, &toolchain, "clippy");
         if !toolchain.compiler.has_clippy() {
@@ -251,7 +250,6 @@ impl Running<'_> {
         let variables = [
             ("CARGO_MANIFEST_DIR", package.as_os_str()),
             ("PATH", path.as_os_str()),
-            ("RUST_BACKTRACE", OsStr::new("1")),
             ("SHIFTER_BIN_DIR", binaries.as_os_str()),
         ];
         let elevated = self
