@@ -8,6 +8,7 @@ use shifter_tests::{
     load::{self, Plan},
     scratch,
     world::{BACKEND, CLIENT, Family, OTHER, Options, VIP, World},
+    wrk::Wrk,
 };
 
 #[test]
@@ -173,6 +174,45 @@ fn thousands_of_connections_stay_on_one_backend() {
         let v1 = report.backend("v1");
         assert_eq!((v1.connections, v1.requests, v1.errors), (5_000, 15_000, 0));
     }
+}
+
+#[test]
+fn wrk_finds_it_too() {
+    let world = World::pair(Options::default());
+    let backend = Backend::start(world.host(), Spec::new("v1", &VIP.ports(80)));
+    for (addr, close) in backend.listen().iter().zip([false, true]) {
+        let wrk = Wrk {
+            target: *addr,
+            threads: 1,
+            connections: 8,
+            duration_s: 1,
+            close,
+        };
+        let report = wrk.run(world.client());
+        assert!(
+            report.requests > 100 && report.requests_per_s > 100.0,
+            "{report:?}"
+        );
+        assert!(
+            report.p50 <= report.p99 && !report.p50.is_zero(),
+            "{report:?}"
+        );
+        assert_eq!(
+            (report.bad_statuses, report.connect_errors),
+            (0, 0),
+            "{report:?}"
+        );
+    }
+    let closed = Wrk {
+        target: VIP.port(Family::V4, 81),
+        threads: 1,
+        connections: 1,
+        duration_s: 1,
+        close: false,
+    };
+    let panic = std::panic::catch_unwind(|| closed.run(world.client())).expect_err("refused");
+    let text = panic.downcast::<String>().expect("a message");
+    assert!(text.contains("unable to connect"), "{text}");
 }
 
 /// Nothing of it lies anywhere but in its scratch directory.

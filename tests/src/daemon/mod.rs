@@ -29,7 +29,7 @@ use crate::{
     world::HOST_IF,
 };
 
-/// How long a start, an end or a change that must come may take.
+/// Patience unless a test has its own.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Address of the metrics endpoint, in the namespace.
@@ -49,6 +49,8 @@ pub struct Node {
     pub metrics: bool,
     /// What is logged, as `SHIFTER_LOG` says it.
     pub log: String,
+    /// How long a start, an end or a change that must come may take.
+    pub patience: Duration,
 }
 
 impl Node {
@@ -74,6 +76,7 @@ impl Node {
             },
             metrics: true,
             log: "info".to_owned(),
+            patience: PATIENCE,
         }
     }
 }
@@ -121,7 +124,7 @@ impl Daemon {
     /// Starts shifterd with some services and waits until it answers.
     ///
     /// # Panics
-    /// If it does not answer within 10 s, with its log.
+    /// If it does not answer in time, with its log.
     #[track_caller]
     pub fn start(netns: &Netns, node: Node, services: &[ServiceSpec]) -> Self {
         let mut daemon = Self::prepare(netns, node, services);
@@ -154,11 +157,11 @@ impl Daemon {
     /// it answers.
     ///
     /// # Panics
-    /// If it runs, or does not answer within 10 s, with its log.
+    /// If it runs, or does not answer in time, with its log.
     #[track_caller]
     pub fn start_again(&mut self) {
         self.spawn();
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + self.node.patience;
         while let Err(err) = self.client.ask("GET", "/v1/status", None) {
             let is_running = self.process.as_ref().is_some_and(Process::is_running);
             assert!(
@@ -268,7 +271,7 @@ impl Daemon {
     /// Asks it to end, by SIGTERM, and waits; returns the exit code.
     ///
     /// # Panics
-    /// If it does not run, or not end within 10 s.
+    /// If it does not run, or not end in time.
     #[track_caller]
     pub fn stop(&mut self) -> Option<i32> {
         self.signal(Signal::SIGTERM);
@@ -278,13 +281,13 @@ impl Daemon {
     /// Waits until it ends by itself; returns the exit code, `None` if a signal ended it.
     ///
     /// # Panics
-    /// If it does not run, or not end within 10 s.
+    /// If it does not run, or not end in time.
     #[track_caller]
     pub fn wait(&mut self) -> Option<i32> {
         let process = self.process.take();
         process
             .unwrap_or_else(|| panic!("shifterd does not run"))
-            .wait(PATIENCE)
+            .wait(self.node.patience)
             .code()
     }
 
@@ -334,10 +337,10 @@ impl Daemon {
     /// Waits until its status is as it should be, and returns it.
     ///
     /// # Panics
-    /// If it is not within 10 s, with the status as it is.
+    /// If it is not in time, with the status as it is.
     #[track_caller]
     pub fn wait_for(&self, what: &str, holds: impl Fn(&Status) -> bool) -> Status {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + self.node.patience;
         loop {
             let status = self.client.status();
             if holds(&status) {
@@ -345,7 +348,8 @@ impl Daemon {
             }
             assert!(
                 Instant::now() < deadline,
-                "not within {PATIENCE:?}: {what}; status: {}",
+                "not within {:?}: {what}; status: {}",
+                self.node.patience,
                 serde_json::to_string_pretty(&status).unwrap_or_default()
             );
             thread::sleep(Duration::from_millis(5));
@@ -355,7 +359,7 @@ impl Daemon {
     /// Waits until every backend of every service is ready.
     ///
     /// # Panics
-    /// If they are not within 10 s.
+    /// If they are not in time.
     #[track_caller]
     pub fn wait_until_ready(&self) -> Status {
         self.wait_for("all backends are ready", |status| {
