@@ -13,7 +13,7 @@ use crate::{
     workspace::Workspace,
 };
 
-/// The load client's build, after that of the daemon.
+/// A build of everything from nothing takes a few minutes.
 const LIMIT: Duration = Duration::from_secs(30 * 60);
 
 /// Makes everything ready that the demo runs; returns the directory of the binaries.
@@ -22,9 +22,9 @@ const LIMIT: Duration = Duration::from_secs(30 * 60);
 /// Something cannot be installed or built.
 pub fn prepare(workspace: &Workspace, profile: Profile) -> anyhow::Result<PathBuf> {
     screen::heading("What the demo needs");
-    packages::ensure(workspace, Purpose::Demo)?;
+    packages::ensure(workspace, &[Purpose::Demo])?;
     let toolchain = toolchain::ensure(workspace)?;
-    build::kernel(workspace, &toolchain)?;
+    build::kernel(workspace, &toolchain, LIMIT)?;
     build::binaries(workspace, profile)?;
     load_client(workspace, profile)?;
     Ok(workspace.target.join(profile.directory()))
