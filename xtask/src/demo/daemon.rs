@@ -102,6 +102,28 @@ impl Daemon {
         serde_json::from_slice(&answer.body).context("shifterd's status cannot be read")
     }
 
+    /// Where its programs see packets: `tc` or `xdp`.
+    ///
+    /// # Errors
+    /// As [`Daemon::status`].
+    pub fn hook(&self) -> anyhow::Result<Option<String>> {
+        let interfaces = self.status()?.interfaces.into_iter();
+        Ok(interfaces
+            .filter(|one| one.name == INTERFACE)
+            .map(|one| one.hook)
+            .next())
+    }
+
+    /// Its control socket.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// The shifterctl that goes with it.
+    pub fn shifterctl_path(&self) -> &Path {
+        &self.shifterctl
+    }
+
     /// Runs shifterctl with these words and returns what it said.
     ///
     /// # Errors

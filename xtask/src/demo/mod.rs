@@ -10,6 +10,7 @@ mod painter;
 mod place;
 mod prepare;
 mod root;
+mod scenery;
 mod score;
 mod server;
 mod show;

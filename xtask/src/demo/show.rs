@@ -11,11 +11,12 @@ use nix::sys::stat::{Mode, umask};
 use shifter_common::wire::{Event, Slot};
 
 use super::{
-    daemon::{self, Daemon, FAILURE_THRESHOLD, PROBE_INTERVAL_MS, SERVICE},
-    load::{Line, Load, RATE_PER_S, Window},
-    network::{CLIENT, HOST, INTERFACE, Network, PORT, VIP},
+    daemon::{self, Daemon, SERVICE},
+    load::{Line, Load, Window},
+    network::Network,
     painter::Painter,
     place::{self, Place},
+    scenery,
     score::{Late, Score},
     server::{Server, Version},
     table::{self, Frame, Summary, percent},
@@ -95,7 +96,11 @@ fn show(
     let first = Server::start(place, &network, Version::First)?;
     let second = Server::start(place, &network, Version::Second)?;
     let daemon = Daemon::start(place, &network, binaries)?;
-    painter.say(&introduction(&daemon)?)?;
+    painter.say(&scenery::introduction(
+        daemon.hook()?.as_deref(),
+        daemon.socket(),
+        daemon.shifterctl_path(),
+    ))?;
     let load = Load::start(place, &network, binaries)?;
     let mut show = Show {
         load,
@@ -138,15 +143,7 @@ impl Show<'_> {
         let last_seq = status.events.last().map_or(0, |event| event.seq);
         let marker = self.second.fail_readiness()?;
         let begun = Instant::now();
-        self.painter.say(&[
-            String::new(),
-            table::clipped(&format!("$ touch {}", marker.display())),
-            format!(
-                "version 2 answers GET /ready with 503 now; {FAILURE_THRESHOLD} failed probes, \
-                 {PROBE_INTERVAL_MS} ms apart, are too many"
-            ),
-            "nobody touches the weight: watch shifterd".to_owned(),
-        ])?;
+        self.painter.say(&scenery::failing(&marker))?;
         let (event, noticed) = self.wait_for_event(last_seq, begun)?;
         let mut lines = vec![String::new()];
         lines.extend(table::taken_out(
@@ -267,27 +264,4 @@ impl Show<'_> {
         self.painter.say(&lines)?;
         Ok(all.failed_count)
     }
-}
-
-/// What is there, before anything happens.
-fn introduction(daemon: &Daemon) -> anyhow::Result<Vec<String>> {
-    let status = daemon.status()?;
-    let hooked = status.interfaces.iter().find(|one| one.name == INTERFACE);
-    let hook = hooked.map_or("nothing", |one| one.hook.as_str());
-    let (first, second) = (Version::First.address(), Version::Second.address());
-    Ok([
-        "".to_owned(),
-        "  client                      host".to_owned(),
-        format!("  {CLIENT} ───── veth ───── {HOST}   service {SERVICE} at {VIP}:{PORT}"),
-        format!("                                ├─ slot a  {first}  nginx, version 1"),
-        format!("                                └─ slot b  {second}  nginx, version 2"),
-        "".to_owned(),
-        format!("shifterd  steers new connections in the kernel, at {INTERFACE} by {hook}"),
-        format!(
-            "load      {RATE_PER_S} requests a second at most, each on a connection of its own"
-        ),
-        format!("look in   nsenter --target {} --net", daemon.child.pid()),
-        "".to_owned(),
-    ]
-    .into())
 }

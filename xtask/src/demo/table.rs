@@ -129,10 +129,10 @@ pub fn taken_out(event: &Event, noticed_ms: u128, ink: Ink) -> Vec<String> {
             percent(event.effective_after_bp)
         ),
         format!(
-            "  {} from the failed probe's answer to the kernel",
+            "  in the kernel {} after the first failed probe's answer",
             duration(event.took_ns)
         ),
-        format!("  {noticed_ms} ms after version 2 began to fail"),
+        format!("  seen here {noticed_ms} ms after version 2 began to fail"),
     ]
 }
 
@@ -175,7 +175,7 @@ pub fn summary(summary: &Summary<'_>, ink: Ink) -> Vec<String> {
     }
     lines.push(String::new());
     lines.push(format!(
-        "rollback  by: {}, reason: {}, {} after the failed probe's answer",
+        "rollback  by: {}, reason: {}, {} after the first failure",
         event.by,
         event.what,
         duration(event.took_ns)
@@ -232,7 +232,7 @@ fn share(shares: Option<[u64; 2]>, index: usize) -> String {
 }
 
 /// `12,345`
-fn grouped(count: u64) -> String {
+pub fn grouped(count: u64) -> String {
     let digits = count.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
@@ -377,8 +377,8 @@ mod tests {
         let expected = "by: shifterd, reason: not ready
   slot b: 10.0.0.20:8082 answered 503
   version 2's share of new connections: 25 % -> 0 %
-  87 µs from the failed probe's answer to the kernel
-  339 ms after version 2 began to fail";
+  in the kernel 87 µs after the first failed probe's answer
+  seen here 339 ms after version 2 began to fail";
         assert_eq!(lines.join("\n"), expected);
     }
 
@@ -424,11 +424,26 @@ mod tests {
                   5 %     95.03 %      4.97 %      10,000
                  25 %    100.00 %      0.00 %      10,001  version 2 not ready
 
-rollback  by: shifterd, reason: not ready, 87 µs after the failed probe's answer
+rollback  by: shifterd, reason: not ready, 87 µs after the first failure
           version 2 accepted 2 more, on their way already, the last 3 ms later
 requests  66,012 sent, 2 failed, answers p50 0.31 ms, p99 12.35 ms
   10.1.0.2:40000, v2: Reset: long long long long long long long long long long …";
         assert_eq!(lines.join("\n"), expected);
+        assert_fits(&lines);
+        let longest = Event {
+            took_ns: 999_990_000,
+            ..event.clone()
+        };
+        let lines = summary(
+            &Summary {
+                scores: &scores,
+                event: &longest,
+                late,
+                all: &all,
+            },
+            PLAIN,
+        );
+        assert!(lines[6].contains("999.99 ms"), "{}", lines[6]);
         assert_fits(&lines);
         all.examples.clear();
         all.failed_count = 0;
