@@ -62,8 +62,19 @@ pub mod map {
 
     /// All maps, in the order they are pinned.
     pub const ALL: [&str; 13] = [
-        STEERING, SERVICES, VIPS, VIP_ADDRS, REGIONS, TABLES, BACKENDS, BACKEND_SERVICES, FLOWS,
-        PENDING, VERDICTS, SLOT_COUNTERS, BACKEND_COUNTERS,
+        STEERING,
+        SERVICES,
+        VIPS,
+        VIP_ADDRS,
+        REGIONS,
+        TABLES,
+        BACKENDS,
+        BACKEND_SERVICES,
+        FLOWS,
+        PENDING,
+        VERDICTS,
+        SLOT_COUNTERS,
+        BACKEND_COUNTERS,
     ];
 }
 
@@ -164,7 +175,10 @@ impl Region {
     /// The region in a packed word.
     #[inline(always)]
     pub const fn unpack(word: u64) -> Self {
-        Self { base: word as u32, size: (word >> 32) as u32 }
+        Self {
+            base: word as u32,
+            size: (word >> 32) as u32,
+        }
     }
 
     /// Index into `REGIONS`. A slot has a table for each address family, because a flow's backend
@@ -323,7 +337,11 @@ const _: () = assert!(size_of::<BackendCounters>() == 80);
 
 impl core::fmt::Debug for VipKey {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "{:?} port {:?} protocol {}", self.addr, self.port, self.protocol)
+        write!(
+            f,
+            "{:?} port {:?} protocol {}",
+            self.addr, self.port, self.protocol
+        )
     }
 }
 

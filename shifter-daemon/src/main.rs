@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
     time::Instant,
@@ -98,7 +99,12 @@ fn check(config: &Path) -> ExitCode {
 /// `--doctor`.
 fn examine(config: &Path, json: bool) -> anyhow::Result<ExitCode> {
     let node = config_files::load_node(config).ok();
-    let report = doctor::run(node.as_ref());
+    let backends: Option<Vec<SocketAddr>> = node.as_ref().map(|node| {
+        let services = config_files::load_services(&node.services_dir).services;
+        let slots = services.values().flat_map(|service| &service.slots);
+        slots.flat_map(|slot| &slot.backends).map(|backend| backend.addr).collect()
+    });
+    let report = doctor::run_for(node.as_ref(), backends.as_deref());
     let text = if json {
         report.to_json().context("writing the report")?
     } else {

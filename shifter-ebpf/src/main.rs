@@ -5,7 +5,10 @@
 #![no_std]
 #![no_main]
 #![feature(core_intrinsics)]
-#![allow(internal_features, reason = "the BPF target has no AtomicU32; see atomic.rs")]
+#![allow(
+    internal_features,
+    reason = "the BPF target has no AtomicU32; see atomic.rs"
+)]
 
 mod account;
 mod atomic;

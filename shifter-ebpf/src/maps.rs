@@ -28,7 +28,8 @@ pub static VIP_ADDRS: Array<VipKey> =
     Array::with_max_entries(capacity::SERVICES * VIPS_PER_SERVICE, 0);
 
 #[map]
-pub static REGIONS: Array<u64> = Array::with_max_entries(capacity::SERVICES * REGIONS_PER_SERVICE, BPF_F_MMAPABLE);
+pub static REGIONS: Array<u64> =
+    Array::with_max_entries(capacity::SERVICES * REGIONS_PER_SERVICE, BPF_F_MMAPABLE);
 
 #[map]
 pub static TABLES: Array<[u32; 2]> =
@@ -43,8 +44,7 @@ pub static BACKEND_SERVICES: HashMap<VipKey, BackendService> =
     HashMap::with_max_entries(capacity::BACKENDS, 0);
 
 #[map]
-pub static FLOWS: LruHashMap<FlowKey, FlowEntry> =
-    LruHashMap::with_max_entries(capacity::FLOWS, 0);
+pub static FLOWS: LruHashMap<FlowKey, FlowEntry> = LruHashMap::with_max_entries(capacity::FLOWS, 0);
 
 #[map]
 pub static PENDING: LruHashMap<FlowKey, FlowEntry> =

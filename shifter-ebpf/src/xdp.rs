@@ -3,10 +3,7 @@
 //! XDP sees complete checksums only on real NICs. On veth and virtio a local peer may have left the
 //! checksum to its "hardware": the daemon refuses this hook where such a packet would leave again.
 
-use aya_ebpf::{
-    helpers::generated::bpf_xdp_get_buff_len,
-    programs::XdpContext,
-};
+use aya_ebpf::{helpers::generated::bpf_xdp_get_buff_len, programs::XdpContext};
 use shifter_common::{checksum::Delta, tcp::Sender};
 
 use crate::{

@@ -25,7 +25,11 @@ const PLACES: [(&str, Place, Dual); 3] = [
 
 fn node(bpffs: &Bpffs, hook: HookSpec, checksums_complete: bool) -> NodeSpec {
     NodeSpec {
-        interfaces: vec![InterfaceSpec { name: HOST_IF.into(), hook, checksums_complete }],
+        interfaces: vec![InterfaceSpec {
+            name: HOST_IF.into(),
+            hook,
+            checksums_complete,
+        }],
         control_socket: "/nonexistent".into(),
         metrics: None,
         state_dir: "/nonexistent".into(),
@@ -47,7 +51,11 @@ fn plan(place: Dual) -> ServicePlan {
         backends: place
             .ports(port)
             .into_iter()
-            .map(|addr| PlannedBackend { addr, weight: 100, ready: true })
+            .map(|addr| PlannedBackend {
+                addr,
+                weight: 100,
+                ready: true,
+            })
             .collect(),
     };
     ServicePlan {
@@ -74,30 +82,39 @@ fn exchange(hook: HookSpec, options: Options) {
             .host()
             .run(|| BpfDataplane::open(&node(&bpffs, hook, complete)))
             .unwrap_or_else(|error| panic!("{case}: {error}"));
-        let published = world.host().run(|| dataplane.publish(&plan(addr)).map(|_| ()));
-        let cannot_work =
-            hook == HookSpec::Xdp && options.tx_checksum && place == Place::Backend;
+        let published = world
+            .host()
+            .run(|| dataplane.publish(&plan(addr)).map(|_| ()));
+        let cannot_work = hook == HookSpec::Xdp && options.tx_checksum && place == Place::Backend;
         if cannot_work {
             let error = published.expect_err(&case).to_string();
-            assert!(matches!(error, ref text if text.contains("XDP cannot see offloaded checksums")
-                && text.contains("hook = \"tc\"")), "{case}: {error}");
+            assert!(
+                matches!(error, ref text if text.contains("XDP cannot see offloaded checksums")
+                && text.contains("hook = \"tc\"")),
+                "{case}: {error}"
+            );
             continue;
         }
         published.unwrap_or_else(|error: DataplaneError| panic!("{case}: {error}"));
         let start = |name: &str, port| {
-            let spec = Spec { body_bytes: 40_000, ..Spec::new(name, &addr.ports(port)) };
+            let spec = Spec {
+                body_bytes: 40_000,
+                ..Spec::new(name, &addr.ports(port))
+            };
             Backend::start(world.get(place), spec)
         };
         let _backends = [start("a", 8_081), start("b", 8_082)];
         for family in Family::ALL {
             let target = VIP.port(family, 80);
-            let report =
-                load::run(&world.client().inside(), &Plan::connections(target, 8, 400));
+            let report = load::run(&world.client().inside(), &Plan::connections(target, 8, 400));
             report.assert_clean();
             assert_eq!(report.requests, 400, "{case} {family:?}");
             for name in ["a", "b"] {
                 let share = report.share(name);
-                assert!((0.35..0.65).contains(&share), "{case} {family:?}: {name} got {share}");
+                assert!(
+                    (0.35..0.65).contains(&share),
+                    "{case} {family:?}: {name} got {share}"
+                );
             }
             let direct = Plan::connections(addr.port(family, 8_081), 2, 20);
             let report = load::run(&world.client().inside(), &direct);
@@ -105,7 +122,11 @@ fn exchange(hook: HookSpec, options: Options) {
             assert_eq!(report.backend("a").requests, 20, "{case} {family:?}");
         }
         let reading = dataplane.read("orders").expect("counters");
-        let established: u64 = reading.slots.iter().map(|slot| slot.flows.established).sum();
+        let established: u64 = reading
+            .slots
+            .iter()
+            .map(|slot| slot.flows.established)
+            .sum();
         assert_eq!(established, 800, "{case}");
         world.host().run(|| dataplane.detach().expect("detaches"));
     }
@@ -136,7 +157,11 @@ fn the_auto_hook_on_veth_is_tc_and_says_why() {
     let interfaces = dataplane.interfaces();
     assert_eq!(interfaces.len(), 1);
     assert_eq!(interfaces[0].hook, "tc");
-    assert!(interfaces[0].reason.contains("veth is virtual"), "{}", interfaces[0].reason);
+    assert!(
+        interfaces[0].reason.contains("veth is virtual"),
+        "{}",
+        interfaces[0].reason
+    );
     // Programs leave with their pins: nothing is attached afterwards.
     let mut dataplane = dataplane;
     world.host().run(|| dataplane.detach().expect("detaches"));

@@ -74,7 +74,7 @@ impl ServiceControl {
         for (slot, backend) in this.backends() {
             let was_ready = published.is_some_and(|p| p.ready.contains(&(slot, backend)));
             let health =
-                if was_ready { BackendHealth::ready() } else { BackendHealth::unknown() };
+                if was_ready { BackendHealth::ready() } else { this.first_health() };
             this.health.insert((slot, backend), health);
         }
         this
@@ -168,12 +168,20 @@ impl ServiceControl {
         self.spec = spec;
         let mut health = BTreeMap::new();
         for key in self.backends() {
-            let known = self.health.remove(&key).unwrap_or_else(BackendHealth::unknown);
+            let known = self.health.remove(&key).unwrap_or_else(|| self.first_health());
             health.insert(key, known);
         }
         self.health = health;
         self.detached_reason = None;
         changes
+    }
+
+    /// Health of a backend before its first probe.
+    fn first_health(&self) -> BackendHealth {
+        match self.spec.readiness.check {
+            ProbeCheck::None => BackendHealth::ready(),
+            ProbeCheck::Tcp | ProbeCheck::Http { .. } => BackendHealth::unknown(),
+        }
     }
 
     /// Sets the canary's weight.

@@ -33,20 +33,32 @@ pub enum DataplaneError {
 }
 
 fn hint(help: &str) -> String {
-    if help.is_empty() { String::new() } else { format!(" ({help})") }
+    if help.is_empty() {
+        String::new()
+    } else {
+        format!(" ({help})")
+    }
 }
 
 impl DataplaneError {
     /// A failed system call.
     pub fn kernel(what: impl Into<String>, source: impl Into<std::io::Error>) -> Self {
-        Self::Kernel { what: what.into(), source: source.into(), help: String::new() }
+        Self::Kernel {
+            what: what.into(),
+            source: source.into(),
+            help: String::new(),
+        }
     }
 
     /// Adds what to do about it.
     #[must_use]
     pub fn with_help(self, text: impl Into<String>) -> Self {
         match self {
-            Self::Kernel { what, source, .. } => Self::Kernel { what, source, help: text.into() },
+            Self::Kernel { what, source, .. } => Self::Kernel {
+                what,
+                source,
+                help: text.into(),
+            },
             Self::Refused(_) => self,
         }
     }

@@ -17,9 +17,18 @@ fn two_hundred_weights(hook: HookSpec, options: Options, seed: u64) {
     let mut numbers = Numbers::new(seed);
     let time = Duration::from_secs(8);
     let loads = [
-        stage.load_beside(Plan { rate_per_s: Some(1_000.0), ..Plan::churn(vip(Family::V4), 16, time) }),
-        stage.load_beside(Plan { rate_per_s: Some(1_000.0), ..Plan::churn(vip(Family::V6), 16, time) }),
-        stage.load_beside(Plan { rate_per_s: Some(500.0), ..Plan::keep_alive(vip(Family::V4), 16, time) }),
+        stage.load_beside(Plan {
+            rate_per_s: Some(1_000.0),
+            ..Plan::churn(vip(Family::V4), 16, time)
+        }),
+        stage.load_beside(Plan {
+            rate_per_s: Some(1_000.0),
+            ..Plan::churn(vip(Family::V6), 16, time)
+        }),
+        stage.load_beside(Plan {
+            rate_per_s: Some(500.0),
+            ..Plan::keep_alive(vip(Family::V4), 16, time)
+        }),
     ];
     let before = stage.service().generation;
     let mut stored_count = 0;
@@ -32,7 +41,11 @@ fn two_hundred_weights(hook: HookSpec, options: Options, seed: u64) {
         std::thread::sleep(Duration::from_millis(30));
     }
     let after = stage.service();
-    assert_eq!(after.generation - before, stored_count, "one generation a change");
+    assert_eq!(
+        after.generation - before,
+        stored_count,
+        "one generation a change"
+    );
     assert_eq!(after.weight_bp, last_bp);
     for load in loads {
         let report = load.join().expect("the load ran");
@@ -48,7 +61,11 @@ fn tc() {
 
 #[test]
 fn tc_without_offloads() {
-    let options = Options { tx_checksum: false, gro: true, ..Options::default() };
+    let options = Options {
+        tx_checksum: false,
+        gro: true,
+        ..Options::default()
+    };
     two_hundred_weights(HookSpec::Tc, options, 0x7c0);
 }
 

@@ -11,11 +11,7 @@ use std::{
 
 use shifter_common::wire::Slot;
 use shifter_daemon::model::HookSpec;
-use shifter_tests::{
-    daemon::Client,
-    load::Plan,
-    world::Family,
-};
+use shifter_tests::{daemon::Client, load::Plan, world::Family};
 
 use crate::stage::{Numbers, ORDERS, Stage, slot, vip};
 
@@ -26,12 +22,21 @@ fn killed_in_the_middle_of_changes() {
     let mut stage = Stage::new(HookSpec::Tc);
     let mut numbers = Numbers::new(0x9);
     let time = Duration::from_secs(14);
-    let churn = Plan { rate_per_s: Some(1_500.0), ..Plan::churn(vip(Family::V4), 16, time) };
-    let alive = Plan { rate_per_s: Some(300.0), ..Plan::keep_alive(vip(Family::V6), 8, time) };
+    let churn = Plan {
+        rate_per_s: Some(1_500.0),
+        ..Plan::churn(vip(Family::V4), 16, time)
+    };
+    let alive = Plan {
+        rate_per_s: Some(300.0),
+        ..Plan::keep_alive(vip(Family::V6), 8, time)
+    };
     let loads = [stage.load_beside(churn), stage.load_beside(alive)];
     let mut killed_busy_count = 0;
     for round in 0..12 {
-        let (acknowledged, asked) = (Arc::new(AtomicU16::new(u16::MAX)), Arc::new(AtomicU16::new(0)));
+        let (acknowledged, asked) = (
+            Arc::new(AtomicU16::new(u16::MAX)),
+            Arc::new(AtomicU16::new(0)),
+        );
         let stop = Arc::new(AtomicBool::new(false));
         let caller = {
             let (acknowledged, asked, stop) = (acknowledged.clone(), asked.clone(), stop.clone());
@@ -58,9 +63,15 @@ fn killed_in_the_middle_of_changes() {
         stage.daemon.kill9();
         stop.store(true, Ordering::Relaxed);
         caller.join().expect("the caller ends");
-        let (acknowledged, asked) =
-            (acknowledged.load(Ordering::SeqCst), asked.load(Ordering::SeqCst));
-        assert_ne!(acknowledged, u16::MAX, "round {round}: nothing was acknowledged");
+        let (acknowledged, asked) = (
+            acknowledged.load(Ordering::SeqCst),
+            asked.load(Ordering::SeqCst),
+        );
+        assert_ne!(
+            acknowledged,
+            u16::MAX,
+            "round {round}: nothing was acknowledged"
+        );
         killed_busy_count += u32::from(acknowledged != asked);
         stage.daemon.start_again();
         let service = stage.service();
@@ -69,7 +80,10 @@ fn killed_in_the_middle_of_changes() {
             "round {round}: {} instead of {acknowledged} or {asked}",
             service.weight_bp
         );
-        assert_eq!(service.effective_bp, service.weight_bp, "round {round}: both slots stay eligible");
+        assert_eq!(
+            service.effective_bp, service.weight_bp,
+            "round {round}: both slots stay eligible"
+        );
         assert!(stage.daemon.status().daemon.adopted);
         assert_eq!(service.weight_by, "root (uid 0)");
     }
@@ -92,16 +106,29 @@ fn steered_without_a_daemon_and_adopted_exactly() {
     stage.daemon.kill9();
     let report = stage.load(&Plan::connections(vip(Family::V4), 16, 4_000));
     report.assert_clean();
-    assert!((0.26..0.34).contains(&report.share("b")), "{}", report.share("b"));
+    assert!(
+        (0.26..0.34).contains(&report.share("b")),
+        "{}",
+        report.share("b")
+    );
     stage.daemon.start_again();
     let after = stage.service();
     assert_eq!(after.generation, before.generation, "nothing was stored");
     assert_eq!(after.weight_set_unix_ms, before.weight_set_unix_ms);
-    let selected = |of: &shifter_common::wire::ServiceStatus, which| slot(of, which).counters.selected;
-    let added: u64 = Slot::ALL.map(|s| selected(&after, s) - selected(&before, s)).iter().sum();
+    let selected =
+        |of: &shifter_common::wire::ServiceStatus, which| slot(of, which).counters.selected;
+    let added: u64 = Slot::ALL
+        .map(|s| selected(&after, s) - selected(&before, s))
+        .iter()
+        .sum();
     assert_eq!(added, 4_000, "counters go on where they were");
-    let events: BTreeSet<String> =
-        stage.daemon.status().events.into_iter().map(|event| event.what).collect();
+    let events: BTreeSet<String> = stage
+        .daemon
+        .status()
+        .events
+        .into_iter()
+        .map(|event| event.what)
+        .collect();
     assert_eq!(events, BTreeSet::from(["adopted".to_owned()]));
 }
 
@@ -120,7 +147,10 @@ fn a_stop_leaves_traffic_and_a_second_daemon_is_refused() {
         .expect("the program starts");
     assert_eq!(second.status.code(), Some(1));
     let text = String::from_utf8_lossy(&second.stderr);
-    assert!(text.contains("another shifterd holds") && text.contains("systemctl stop shifterd"), "{text}");
+    assert!(
+        text.contains("another shifterd holds") && text.contains("systemctl stop shifterd"),
+        "{text}"
+    );
     assert_eq!(stage.daemon.stop(), Some(0));
     let report = stage.load(&Plan::connections(vip(Family::V6), 8, 200));
     report.assert_clean();

@@ -7,7 +7,7 @@ use shifter_daemon::model::HookSpec;
 use shifter_tests::{
     backend::{Backend, Spec},
     load::Plan,
-    world::{Family, OTHER, VIP},
+    world::{Family, HOST_IF, OTHER, VIP},
 };
 
 use crate::stage::{PORT_A, PORT_B, Stage, vip};
@@ -19,7 +19,12 @@ fn direct_and_foreign_traffic_passes_while_shifter_comes_and_goes() {
     let mut stage = Stage::new(HookSpec::Tc);
     let _other = Backend::start(stage.world.host(), Spec::new("other", &VIP.ports(8_080)));
     let time = Duration::from_secs(12);
-    let load = |plan: Plan| stage.load_beside(Plan { rate_per_s: Some(400.0), ..plan });
+    let load = |plan: Plan| {
+        stage.load_beside(Plan {
+            rate_per_s: Some(400.0),
+            ..plan
+        })
+    };
     let loads = [
         load(Plan::churn(OTHER.port(Family::V4, PORT_A), 8, time)),
         load(Plan::keep_alive(OTHER.port(Family::V6, PORT_B), 8, time)),
@@ -28,27 +33,41 @@ fn direct_and_foreign_traffic_passes_while_shifter_comes_and_goes() {
     ];
     stage.set_weight(5_000);
     for round in 0..6 {
-        stage.load(&Plan::connections(vip(Family::V4), 8, 200)).assert_clean();
+        stage
+            .load(&Plan::connections(vip(Family::V4), 8, 200))
+            .assert_clean();
         stage.daemon.kill9();
         if round % 2 == 0 {
             let replaced = replace_ingress(&stage);
             assert_eq!(replaced, 1, "the ingress link");
         }
         stage.daemon.start_again();
-        let ingress = attached(&stage, "tcx/ingress");
-        assert!(ingress.contains(program::TC_INGRESS), "the right program is back: {ingress}");
-        stage.load(&Plan::connections(vip(Family::V6), 8, 200)).assert_clean();
+        let names = [
+            program::TC_INGRESS.to_owned(),
+            program::TC_EGRESS.to_owned(),
+        ];
+        assert_eq!(attached(&stage), names, "the right programs are back");
+        stage
+            .load(&Plan::connections(vip(Family::V6), 8, 200))
+            .assert_clean();
         if round % 3 == 2 {
             stage.daemon.detach(true).expect("detaches");
             assert_eq!(stage.daemon.wait(), Some(0));
-            assert_eq!(attached(&stage, "tcx"), "", "nothing is left on the interface");
+            assert!(
+                attached(&stage).is_empty(),
+                "nothing is left on the interface"
+            );
             stage.daemon.start_again();
-            stage.wait("both slots are eligible", |s| s.slots.iter().all(|slot| slot.eligible));
+            stage.wait("both slots are eligible", |s| {
+                s.slots.iter().all(|slot| slot.eligible)
+            });
         }
     }
     let verdicts = stage.daemon.status().daemon.verdicts;
-    let drops: Vec<_> =
-        verdicts.iter().filter(|(name, count)| name.starts_with("drop_") && *count > 0).collect();
+    let drops: Vec<_> = verdicts
+        .iter()
+        .filter(|(name, count)| name.starts_with("drop_") && *count > 0)
+        .collect();
     assert!(drops.is_empty(), "{drops:?}");
     for load in loads {
         let report = load.join().expect("the load ran");
@@ -70,8 +89,9 @@ fn replace_ingress(stage: &Stage) -> usize {
     for name in map::ALL {
         loader.map_pin_path(name, root.join("maps").join(name));
     }
-    let mut object =
-        loader.load(shifter_daemon::dataplane::bpf::object()).expect("the object");
+    let mut object = loader
+        .load(shifter_daemon::dataplane::bpf::object())
+        .expect("the object");
     let other: &mut SchedClassifier = object
         .program_mut(program::TC_EGRESS)
         .expect("the program")
@@ -81,7 +101,10 @@ fn replace_ingress(stage: &Stage) -> usize {
     let mut count = 0;
     for entry in std::fs::read_dir(root.join("links")).expect("the links") {
         let path = entry.expect("an entry").path();
-        if !path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("ingress-")) {
+        if !path
+            .file_name()
+            .is_some_and(|name| name.to_string_lossy().starts_with("ingress-"))
+        {
             continue;
         }
         let link = FdLink::from(PinnedLink::from_pin(&path).expect("the pin"));
@@ -93,8 +116,18 @@ fn replace_ingress(stage: &Stage) -> usize {
     count
 }
 
-/// Lines of `bpftool net` that contain a word.
-fn attached(stage: &Stage, word: &str) -> String {
-    let text = stage.world.host().tool("bpftool", &["net"]);
-    text.lines().filter(|line| line.contains(word)).collect::<Vec<_>>().join("\n")
+/// Names of the programs at TC on the host's interface, ingress then egress.
+fn attached(stage: &Stage) -> Vec<String> {
+    use aya::programs::{SchedClassifier, TcAttachType};
+    stage.world.host().run(|| {
+        [TcAttachType::Ingress, TcAttachType::Egress]
+            .into_iter()
+            .flat_map(|direction| {
+                SchedClassifier::query_tcx(HOST_IF, direction)
+                    .expect("the kernel answers")
+                    .1
+            })
+            .map(|program| program.name_as_str().unwrap_or("?").to_owned())
+            .collect()
+    })
 }

@@ -9,15 +9,63 @@ use crate::stage::{ORDERS, Stage, vip};
 
 /// method, path, body, expected status, words the refusal must contain
 const REQUESTS: &[(&str, &str, Option<&str>, u16, &[&str])] = &[
-    ("GET", "/v1/services/order", None, 404, &["no service order", "orders"]),
-    ("POST", "/v1/services/order/weight", Some("{\"weight_bp\":1}"), 404, &["no service order"]),
-    ("POST", "/v1/services/orders/weight", Some("{\"weight_bp\":10001}"), 400, &["10001", "10000"]),
-    ("POST", "/v1/services/orders/weight", Some("{\"weight_bp\":-1}"), 400, &["weight_bp"]),
-    ("POST", "/v1/services/orders/weight", Some("{\"weight\":5}"), 400, &["weight_bp"]),
-    ("POST", "/v1/services/orders/weight", Some("{"), 400, &["JSON"]),
+    (
+        "GET",
+        "/v1/services/order",
+        None,
+        404,
+        &["no service order", "orders"],
+    ),
+    (
+        "POST",
+        "/v1/services/order/weight",
+        Some("{\"weight_bp\":1}"),
+        404,
+        &["no service order"],
+    ),
+    (
+        "POST",
+        "/v1/services/orders/weight",
+        Some("{\"weight_bp\":10001}"),
+        400,
+        &["10001", "10000"],
+    ),
+    (
+        "POST",
+        "/v1/services/orders/weight",
+        Some("{\"weight_bp\":-1}"),
+        400,
+        &["weight_bp"],
+    ),
+    (
+        "POST",
+        "/v1/services/orders/weight",
+        Some("{\"weight\":5}"),
+        400,
+        &["weight_bp"],
+    ),
+    (
+        "POST",
+        "/v1/services/orders/weight",
+        Some("{"),
+        400,
+        &["JSON"],
+    ),
     ("POST", "/v1/services/orders/weight", None, 400, &[]),
-    ("POST", "/v1/services/orders/drain", Some("{\"slot\":\"c\"}"), 400, &["slot"]),
-    ("POST", "/v1/services/orders/rollback", Some("{\"established\":\"kill\"}"), 400, &["reset"]),
+    (
+        "POST",
+        "/v1/services/orders/drain",
+        Some("{\"slot\":\"c\"}"),
+        400,
+        &["slot"],
+    ),
+    (
+        "POST",
+        "/v1/services/orders/rollback",
+        Some("{\"established\":\"kill\"}"),
+        400,
+        &["reset"],
+    ),
     ("GET", "/v1/nothing", None, 404, &["/v1/status"]),
     ("DELETE", "/v1/status", None, 405, &["GET"]),
 ];
@@ -27,7 +75,10 @@ fn refused_requests_change_nothing() {
     let stage = Stage::new(HookSpec::Tc);
     stage.set_weight(2_500);
     let before = stage.service();
-    let plan = Plan { rate_per_s: Some(500.0), ..Plan::churn(vip(Family::V4), 8, Duration::from_secs(2)) };
+    let plan = Plan {
+        rate_per_s: Some(500.0),
+        ..Plan::churn(vip(Family::V4), 8, Duration::from_secs(2))
+    };
     let load = stage.load_beside(plan);
     for (method, path, body, status, words) in REQUESTS {
         let answer = stage.daemon.ask(method, path, *body).expect("an answer");
@@ -37,11 +88,17 @@ fn refused_requests_change_nothing() {
             serde_json::from_str(&text).unwrap_or_else(|e| panic!("{method} {path}: {e}: {text}"));
         let told = format!("{} {}", refusal.message, refusal.help);
         for word in *words {
-            assert!(told.contains(word), "{method} {path} {body:?}: no {word:?} in {told:?}");
+            assert!(
+                told.contains(word),
+                "{method} {path} {body:?}: no {word:?} in {told:?}"
+            );
         }
     }
     let after = stage.service();
-    assert_eq!((after.generation, after.weight_bp), (before.generation, before.weight_bp));
+    assert_eq!(
+        (after.generation, after.weight_bp),
+        (before.generation, before.weight_bp)
+    );
     load.join().expect("the load ran").assert_clean();
 }
 
@@ -53,7 +110,10 @@ fn bad_files_change_nothing() {
     let before = stage.service();
     let good = std::fs::read_to_string(stage.daemon.service_file(ORDERS)).expect("the file");
     let rows: &[(&str, &str)] = &[
-        ("[service]\nname = \"orders\"\nvipp = \"10.0.0.10:80\"\n", "did you mean"),
+        (
+            "[service]\nname = \"orders\"\nvipp = \"10.0.0.10:80\"\n",
+            "did you mean",
+        ),
         ("[service\n", "orders.toml:1"),
         ("", "orders.toml"),
     ];
@@ -61,19 +121,33 @@ fn bad_files_change_nothing() {
         stage.daemon.write_service_text(ORDERS, text);
         let report = stage.daemon.apply().expect("apply answers");
         let told: Vec<String> = report.diagnostics.iter().map(ToString::to_string).collect();
-        assert!(told.iter().any(|line| line.contains(words)), "{text:?}: {told:?}");
-        assert!(report.changes.is_empty() && report.orphaned.is_empty(), "{report:?}");
+        assert!(
+            told.iter().any(|line| line.contains(words)),
+            "{text:?}: {told:?}"
+        );
+        assert!(
+            report.changes.is_empty() && report.orphaned.is_empty(),
+            "{report:?}"
+        );
         assert_eq!(stage.service().generation, before.generation);
     }
     stage.daemon.remove_service(ORDERS);
     let report = stage.daemon.apply().expect("apply answers");
     assert_eq!(report.orphaned, [ORDERS]);
     let orphan = stage.service();
-    assert!(orphan.orphaned && orphan.notes[0].contains("its file is gone"), "{orphan:?}");
-    stage.load(&Plan::connections(vip(Family::V4), 8, 200)).assert_clean();
+    assert!(
+        orphan.orphaned && orphan.notes[0].contains("its file is gone"),
+        "{orphan:?}"
+    );
+    stage
+        .load(&Plan::connections(vip(Family::V4), 8, 200))
+        .assert_clean();
     stage.daemon.write_service_text(ORDERS, &good);
     let report = stage.daemon.apply().expect("apply answers");
-    assert!(report.orphaned.is_empty() && report.diagnostics.is_empty(), "{report:?}");
+    assert!(
+        report.orphaned.is_empty() && report.diagnostics.is_empty(),
+        "{report:?}"
+    );
     assert!(!stage.service().orphaned);
     assert_eq!(stage.service().weight_bp, 2_500);
 }
@@ -87,11 +161,20 @@ fn a_decision_that_cannot_be_written_is_refused() {
     // A directory where the new file would be written makes every write fail, for root too.
     let block = stage.daemon.state_dir().join("state.json.new");
     std::fs::create_dir(&block).expect("the state directory");
-    let refusal = stage.daemon.set_weight(ORDERS, 5_000).expect_err("cannot be written");
+    let refusal = stage
+        .daemon
+        .set_weight(ORDERS, 5_000)
+        .expect_err("cannot be written");
     assert_eq!(refusal.code, "state");
-    assert!(refusal.message.contains("nothing was changed"), "{refusal:?}");
+    assert!(
+        refusal.message.contains("nothing was changed"),
+        "{refusal:?}"
+    );
     let after = stage.service();
-    assert_eq!((after.generation, after.weight_bp), (before.generation, 2_500));
+    assert_eq!(
+        (after.generation, after.weight_bp),
+        (before.generation, 2_500)
+    );
     std::fs::remove_dir(&block).expect("removes");
     stage.set_weight(5_000);
 }
@@ -107,14 +190,26 @@ fn hostile_packets_are_counted_and_harm_nothing() {
     use std::os::fd::AsRawFd as _;
 
     let stage = Stage::new(HookSpec::Tc);
-    let plan = Plan { rate_per_s: Some(500.0), ..Plan::churn(vip(Family::V4), 8, Duration::from_secs(3)) };
+    let plan = Plan {
+        rate_per_s: Some(500.0),
+        ..Plan::churn(vip(Family::V4), 8, Duration::from_secs(3))
+    };
     let load = stage.load_beside(plan);
     let sum = |stage: &Stage| -> u64 {
-        stage.daemon.status().daemon.verdicts.iter().map(|(_, count)| count).sum()
+        stage
+            .daemon
+            .status()
+            .daemon
+            .verdicts
+            .iter()
+            .map(|(_, count)| count)
+            .sum()
     };
     let before = sum(&stage);
     let mut numbers = crate::stage::Numbers::new(0xbad);
-    let base = Packet::tcp4("10.1.0.2:40000", "10.0.0.10:80").flags(flag::SYN).build();
+    let base = Packet::tcp4("10.1.0.2:40000", "10.0.0.10:80")
+        .flags(flag::SYN)
+        .build();
     let sent: u64 = stage.world.client().run(|| {
         let raw = socket(
             AddressFamily::Packet,
@@ -159,5 +254,7 @@ fn hostile_packets_are_counted_and_harm_nothing() {
     load.join().expect("the load ran").assert_clean();
     assert!(sum(&stage) - before >= sent, "every packet has a verdict");
     assert!(stage.daemon.is_running());
-    stage.load(&Plan::connections(vip(Family::V6), 8, 200)).assert_clean();
+    stage
+        .load(&Plan::connections(vip(Family::V6), 8, 200))
+        .assert_clean();
 }

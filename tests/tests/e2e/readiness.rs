@@ -31,13 +31,19 @@ fn a_canary_that_is_not_ready_loses_its_traffic() {
     let stage = stage();
     stage.set_weight(5_000);
     let time = Duration::from_secs(6);
-    let plan = Plan { rate_per_s: Some(1_000.0), ..Plan::churn(vip(Family::V4), 16, time) };
+    let plan = Plan {
+        rate_per_s: Some(1_000.0),
+        ..Plan::churn(vip(Family::V4), 16, time)
+    };
     let load = stage.load_beside(plan);
     std::thread::sleep(Duration::from_millis(500));
     stage.b.set_ready(false);
     let service = stage.wait("b is out", |service| !slot(service, Slot::B).eligible);
     assert_eq!((service.weight_bp, service.effective_bp), (5_000, 0));
-    assert!(slot(&service, Slot::B).reason.contains("status 503"), "{service:?}");
+    assert!(
+        slot(&service, Slot::B).reason.contains("status 503"),
+        "{service:?}"
+    );
     let before = slot(&service, Slot::B).counters.selected;
     let fresh = stage.load(&Plan::connections(vip(Family::V6), 4, 300));
     fresh.assert_clean();
@@ -49,17 +55,25 @@ fn a_canary_that_is_not_ready_loses_its_traffic() {
         .status()
         .events
         .into_iter()
-        .rev()
-        .find(|event| event.what == "not ready" && event.slot == Some(Slot::B))
+        .find(|event| event.what == "not ready" && event.effective_before_bp == 5_000)
         .expect("the event is kept");
-    assert_eq!(event.by, "shifterd");
-    assert_eq!((event.effective_before_bp, event.effective_after_bp), (5_000, 0));
-    assert!(event.took_ns > 0 && event.detail.contains("503"), "{event:?}");
+    assert_eq!((event.by.as_str(), event.slot), ("shifterd", Some(Slot::B)));
+    assert_eq!(
+        (event.effective_before_bp, event.effective_after_bp),
+        (5_000, 0)
+    );
+    assert!(
+        event.took_ns > 0 && event.detail.contains("503"),
+        "{event:?}"
+    );
     stage.b.set_ready(true);
     stage.wait("b is back", |service| service.effective_bp == 5_000);
     let fresh = stage.load(&Plan::connections(vip(Family::V6), 4, 300));
     fresh.assert_clean();
-    assert!((90..210).contains(&fresh.backend("b").connections), "{fresh:?}");
+    assert!(
+        (90..210).contains(&fresh.backend("b").connections),
+        "{fresh:?}"
+    );
     load.join().expect("the load ran").assert_clean();
 }
 
@@ -69,19 +83,30 @@ fn a_canary_that_is_not_ready_loses_its_traffic() {
 fn with_neither_ready_new_flows_wait_and_old_ones_go_on() {
     let stage = stage();
     let time = Duration::from_secs(5);
-    let alive = Plan { rate_per_s: Some(200.0), ..Plan::keep_alive(vip(Family::V4), 4, time) };
+    let alive = Plan {
+        rate_per_s: Some(200.0),
+        ..Plan::keep_alive(vip(Family::V4), 4, time)
+    };
     let load = stage.load_beside(alive);
-    stage.wait("4 flows live", |service| slot(service, Slot::A).live_flows_count == 4);
+    stage.wait("4 flows live", |service| {
+        slot(service, Slot::A).live_flows_count == 4
+    });
     stage.a.set_ready(false);
     let service = stage.wait("a is out", |service| !slot(service, Slot::A).eligible);
-    assert_eq!(service.effective_bp, 10_000, "slot b is ready and takes over");
+    assert_eq!(
+        service.effective_bp, 10_000,
+        "slot b is ready and takes over"
+    );
     let fresh = stage.load(&Plan::connections(vip(Family::V4), 4, 100));
     fresh.assert_clean();
     assert_eq!(fresh.backend("b").connections, 100);
     assert_eq!(slot(&stage.service(), Slot::A).failed_over_count, 100);
     stage.b.set_ready(false);
     let service = stage.wait("b is out too", |service| !slot(service, Slot::B).eligible);
-    assert!(service.notes[0].contains("no slot is eligible"), "{service:?}");
+    assert!(
+        service.notes[0].contains("no slot is eligible"),
+        "{service:?}"
+    );
     let refused = stage.load(&Plan {
         connect_timeout: Duration::from_millis(300),
         ..Plan::connections(vip(Family::V4), 5, 5)
@@ -90,7 +115,9 @@ fn with_neither_ready_new_flows_wait_and_old_ones_go_on() {
     assert_eq!(slot(&stage.service(), Slot::A).unserved_count, 5);
     stage.a.set_ready(true);
     stage.wait("a is back", |service| slot(service, Slot::A).eligible);
-    stage.load(&Plan::connections(vip(Family::V4), 4, 100)).assert_clean();
+    stage
+        .load(&Plan::connections(vip(Family::V4), 4, 100))
+        .assert_clean();
     let report = load.join().expect("the load ran");
     report.assert_clean();
     assert_eq!(report.connections, 4);
@@ -110,7 +137,9 @@ fn a_killed_version_is_taken_out() {
     assert_eq!(stage.daemon.service(ORDERS).expect("known").effective_bp, 0);
     stage.b.start_again();
     stage.wait("b is back", |service| service.effective_bp == 5_000);
-    stage.load(&Plan::connections(vip(Family::V4), 8, 500)).assert_clean();
+    stage
+        .load(&Plan::connections(vip(Family::V4), 8, 500))
+        .assert_clean();
 }
 
 /// `drain` takes a slot out by hand, keeps its flows, and refuses to leave a service with nothing.
@@ -122,11 +151,23 @@ fn a_drained_slot_gets_nothing_new() {
     let report = stage.load(&Plan::connections(vip(Family::V4), 8, 300));
     report.assert_clean();
     assert_eq!(report.backend("a").connections, 300);
-    let refusal = stage.daemon.drain(ORDERS, Slot::A, false).expect_err("the only one left");
+    let refusal = stage
+        .daemon
+        .drain(ORDERS, Slot::A, false)
+        .expect_err("the only one left");
     assert_eq!(refusal.code, "not_eligible");
-    assert!(refusal.message.contains("drained by root (uid 0)"), "{refusal:?}");
-    let body = Drain { slot: Slot::B, undo: true };
-    stage.daemon.drain(ORDERS, body.slot, body.undo).expect("takes it back");
+    assert!(
+        refusal.message.contains("drained by root (uid 0)"),
+        "{refusal:?}"
+    );
+    let body = Drain {
+        slot: Slot::B,
+        undo: true,
+    };
+    stage
+        .daemon
+        .drain(ORDERS, body.slot, body.undo)
+        .expect("takes it back");
     let report = stage.load(&Plan::connections(vip(Family::V4), 8, 300));
     report.assert_clean();
     assert!(report.backend("b").connections > 90, "{report:?}");

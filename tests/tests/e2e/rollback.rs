@@ -16,16 +16,25 @@ use crate::stage::{ORDERS, Stage, slot, vip};
 #[test]
 fn a_port_used_again_after_a_rollback_reaches_the_baseline() {
     let stage = Stage::new(HookSpec::Tc);
-    stage.world.client().sysctl("net.ipv4.ip_local_port_range", "40000 40063");
+    stage
+        .world
+        .client()
+        .sysctl("net.ipv4.ip_local_port_range", "40000 40063");
     stage.world.client().sysctl("net.ipv4.tcp_tw_reuse", "1");
     for family in Family::ALL {
         stage.set_weight(10_000);
         let report = stage.load(&Plan::connections(vip(family), 8, 400));
-        assert!(report.errors_count() == report.errors(ErrorKind::NoPort), "{report:?}");
+        assert!(
+            report.errors_count() == report.errors(ErrorKind::NoPort),
+            "{report:?}"
+        );
         assert!(report.backend("b").connections > 0 && report.backend("a").connections == 0);
         stage.daemon.rollback(ORDERS, None).expect("rolls back");
         let report = stage.load(&Plan::connections(vip(family), 8, 400));
-        assert!(report.errors_count() == report.errors(ErrorKind::NoPort), "{report:?}");
+        assert!(
+            report.errors_count() == report.errors(ErrorKind::NoPort),
+            "{report:?}"
+        );
         assert!(report.backend("a").connections > 0, "{report:?}");
         assert_eq!(report.backend("b").connections, 0, "{report:?}");
     }
@@ -38,9 +47,14 @@ fn drained_flows_go_on_until_they_end() {
     let stage = Stage::new(HookSpec::Tc);
     stage.set_weight(10_000);
     let time = Duration::from_secs(3);
-    let plan = Plan { rate_per_s: Some(400.0), ..Plan::keep_alive(vip(Family::V4), 12, time) };
+    let plan = Plan {
+        rate_per_s: Some(400.0),
+        ..Plan::keep_alive(vip(Family::V4), 12, time)
+    };
     let load = stage.load_beside(plan);
-    stage.wait("12 flows live on b", |service| slot(service, Slot::B).live_flows_count == 12);
+    stage.wait("12 flows live on b", |service| {
+        slot(service, Slot::B).live_flows_count == 12
+    });
     let changed = stage
         .daemon
         .rollback(ORDERS, Some(EstablishedPolicy::Drain))
@@ -55,7 +69,9 @@ fn drained_flows_go_on_until_they_end() {
     report.assert_clean();
     assert_eq!(report.backend("b").connections, 12);
     assert_eq!(report.connections, 12, "no connection was opened again");
-    stage.wait("b is drained", |service| slot(service, Slot::B).live_flows_count == 0);
+    stage.wait("b is drained", |service| {
+        slot(service, Slot::B).live_flows_count == 0
+    });
 }
 
 /// Policy reset, busy and idle connections: each is reset once, none is left, and clients that connect
@@ -75,7 +91,9 @@ fn reset_flows_end_at_both_ends() {
                 .map(|_| std::net::TcpStream::connect(vip(family)).expect("connects"))
                 .collect::<Vec<_>>()
         });
-        stage.wait("11 flows live on b", |service| slot(service, Slot::B).live_flows_count == 11);
+        stage.wait("11 flows live on b", |service| {
+            slot(service, Slot::B).live_flows_count == 11
+        });
         let changed = stage
             .daemon
             .rollback(ORDERS, Some(EstablishedPolicy::Reset))
@@ -83,9 +101,17 @@ fn reset_flows_end_at_both_ends() {
         assert_eq!(changed.flows_reset_count, 11, "{family:?}");
         for mut stream in idle {
             use std::io::Read as _;
-            stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a socket");
-            let error = stream.read(&mut [0; 1]).expect_err("the connection was reset");
-            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{family:?}: {error}");
+            stream
+                .set_read_timeout(Some(Duration::from_secs(5)))
+                .expect("a socket");
+            let error = stream
+                .read(&mut [0; 1])
+                .expect_err("the connection was reset");
+            assert_eq!(
+                error.kind(),
+                std::io::ErrorKind::ConnectionReset,
+                "{family:?}: {error}"
+            );
         }
         let report = load.join().expect("the load ran");
         let resets = report.errors(ErrorKind::Reset) + report.errors(ErrorKind::Closed);
@@ -94,8 +120,14 @@ fn reset_flows_end_at_both_ends() {
         assert_eq!(report.backend("a").connections, 6, "{family:?}: {report:?}");
         assert_eq!(slot(&stage.service(), Slot::B).live_flows_count, 0);
         // The backend's own sockets are gone as well.
-        let sockets = stage.world.host().tool("ss", &["-Htn", "state", "established"]);
-        let left = sockets.lines().filter(|line| line.contains(":8082 ") && !line.contains("127.")).count();
+        let sockets = stage
+            .world
+            .host()
+            .tool("ss", &["-Htn", "state", "established"]);
+        let left = sockets
+            .lines()
+            .filter(|line| line.contains(":8082 ") && !line.contains("127."))
+            .count();
         assert_eq!(left, 0, "{family:?}:\n{sockets}");
     }
 }

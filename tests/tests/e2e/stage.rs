@@ -35,8 +35,12 @@ pub struct Stage {
 
 /// The service as most sessions have it. Probes are patient, because the machine may be busy.
 pub fn orders() -> ServiceSpec {
-    let mut spec =
-        service(ORDERS, &VIP.ports(PORT), &OTHER.ports(PORT_A), &OTHER.ports(PORT_B));
+    let mut spec = service(
+        ORDERS,
+        &VIP.ports(PORT),
+        &OTHER.ports(PORT_A),
+        &OTHER.ports(PORT_B),
+    );
     spec.readiness.interval = Duration::from_millis(500);
     spec.readiness.timeout = Duration::from_millis(500);
     spec.readiness.failure_threshold = 4;
@@ -55,8 +59,15 @@ impl Stage {
         let a = Backend::start(world.host(), Spec::new("a", &OTHER.ports(PORT_A)));
         let b = Backend::start(world.host(), Spec::new("b", &OTHER.ports(PORT_B)));
         let daemon = Daemon::start(world.host(), Node::new(hook), &[spec]);
-        let stage = Self { daemon, a, b, world };
-        stage.wait("both slots are eligible", |service| service.slots.iter().all(|s| s.eligible));
+        let stage = Self {
+            daemon,
+            a,
+            b,
+            world,
+        };
+        stage.wait("both slots are eligible", |service| {
+            service.slots.iter().all(|s| s.eligible)
+        });
         stage
     }
 
@@ -65,7 +76,9 @@ impl Stage {
     }
 
     pub fn set_weight(&self, weight_bp: u16) {
-        self.daemon.set_weight(ORDERS, weight_bp).expect("a weight is accepted");
+        self.daemon
+            .set_weight(ORDERS, weight_bp)
+            .expect("a weight is accepted");
     }
 
     /// Waits until the service is as it must become.

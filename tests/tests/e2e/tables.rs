@@ -17,7 +17,9 @@ const FIRST_PORT: u16 = 20_000;
 const COUNT: u16 = 1_000;
 
 fn addresses(first: u16) -> Vec<SocketAddr> {
-    (first..first + COUNT).map(|port| OTHER.port(Family::V4, port)).collect()
+    (first..first + COUNT)
+        .map(|port| OTHER.port(Family::V4, port))
+        .collect()
 }
 
 fn spec(first: u16, weight: u16) -> ServiceSpec {
@@ -28,7 +30,10 @@ fn spec(first: u16, weight: u16) -> ServiceSpec {
     spec.slots[0].backends = addresses(first)
         .into_iter()
         .enumerate()
-        .map(|(i, addr)| BackendSpec { addr, weight: if i % 2 == 0 { weight } else { 100 } })
+        .map(|(i, addr)| BackendSpec {
+            addr,
+            weight: if i % 2 == 0 { weight } else { 100 },
+        })
         .collect();
     spec.slots[1].backends.clear();
     spec
@@ -39,21 +44,42 @@ fn spec(first: u16, weight: u16) -> ServiceSpec {
 #[test]
 fn a_thousand_backends_are_swapped_under_load() {
     let world = World::pair(Options::default());
+    // Clients of the host itself must not take the ports the backends are about to listen on.
+    world
+        .host()
+        .sysctl("net.ipv4.ip_local_port_range", "40000 60999");
     let _old = Backend::start(world.host(), Spec::new("old", &addresses(FIRST_PORT)));
-    let _new = Backend::start(world.host(), Spec::new("new", &addresses(FIRST_PORT + COUNT)));
-    let daemon = Daemon::start(world.host(), Node::new(HookSpec::Tc), &[spec(FIRST_PORT, 100)]);
+    let _new = Backend::start(
+        world.host(),
+        Spec::new("new", &addresses(FIRST_PORT + COUNT)),
+    );
+    let daemon = Daemon::start(
+        world.host(),
+        Node::new(HookSpec::Tc),
+        &[spec(FIRST_PORT, 100)],
+    );
     let client = world.client().inside();
     let time = Duration::from_secs(10);
     let plans = [
-        Plan { rate_per_s: Some(1_000.0), ..Plan::churn(vip(Family::V4), 16, time) },
-        Plan { rate_per_s: Some(300.0), ..Plan::keep_alive(vip(Family::V4), 16, time) },
+        Plan {
+            rate_per_s: Some(1_000.0),
+            ..Plan::churn(vip(Family::V4), 16, time)
+        },
+        Plan {
+            rate_per_s: Some(300.0),
+            ..Plan::keep_alive(vip(Family::V4), 16, time)
+        },
     ];
     let loads = plans.map(|plan| {
         let client = client.clone();
         std::thread::spawn(move || load::run(&client, &plan))
     });
     for round in 0..10_u16 {
-        let first = if round % 2 == 0 { FIRST_PORT + COUNT } else { FIRST_PORT };
+        let first = if round % 2 == 0 {
+            FIRST_PORT + COUNT
+        } else {
+            FIRST_PORT
+        };
         daemon.write_service(&spec(first, 100 + round * 20));
         let report = daemon.apply().expect("applies");
         assert!(report.diagnostics.is_empty(), "{report:?}");
@@ -69,6 +95,10 @@ fn a_thousand_backends_are_swapped_under_load() {
     let report = load::run(&client, &Plan::connections(vip(Family::V4), 32, 20_000));
     report.assert_clean();
     let service = daemon.service(ORDERS).expect("known");
-    let idle = service.slots[0].backends.iter().filter(|b| b.counters.selected == 0).count();
+    let idle = service.slots[0]
+        .backends
+        .iter()
+        .filter(|b| b.counters.selected == 0)
+        .count();
     assert!(idle < 10, "{idle} of {COUNT} backends never got a flow");
 }

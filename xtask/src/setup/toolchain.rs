@@ -104,8 +104,9 @@ impl Candidate {
         Compiler::ask(workspace, origin, rustc, cargo).map(Some)
     }
 
-    /// Makes this candidate ready to build, or says why it cannot be.
-    fn ensure(self, workspace: &Workspace) -> anyhow::Result<Toolchain> {
+    /// Makes this candidate ready to build, or says why it cannot be; nothing if it is not there
+    /// and this is not the way to get it.
+    fn ensure(self, workspace: &Workspace) -> anyhow::Result<Option<Toolchain>> {
         let mut compiler = self.compiler(workspace)?;
         if self == Self::Debian && !compiler.as_ref().is_some_and(Compiler::has_source) {
             screen::line(
@@ -117,7 +118,7 @@ impl Candidate {
             compiler = self.compiler(workspace)?;
         }
         let Some(compiler) = compiler else {
-            bail!("not installed")
+            return Ok(None);
         };
         screen::line(Mark::Good, "rustc", &compiler.to_string());
         if compiler.has_source() {
@@ -126,7 +127,7 @@ impl Candidate {
             add_source(workspace, &compiler)?;
         }
         let linker = linker::ensure(workspace, &compiler)?;
-        Ok(Toolchain { compiler, linker })
+        Ok(Some(Toolchain { compiler, linker }))
     }
 }
 
@@ -219,16 +220,15 @@ pub fn choose(workspace: &Workspace) -> anyhow::Result<Toolchain> {
     let mut refusals = Vec::new();
     for candidate in CANDIDATES {
         match candidate.ensure(workspace) {
-            Ok(toolchain) => {
+            Ok(Some(toolchain)) => {
                 remember(workspace, candidate, &toolchain, &refusals)?;
                 return Ok(toolchain);
             }
+            Ok(None) => {}
             Err(error) if crate::interrupt::requested() => return Err(error),
             Err(error) => {
                 let refusal = format!("{}: {error:#}", candidate.name());
-                if refusal != format!("{}: not installed", candidate.name()) {
-                    screen::line(Mark::Change, "toolchain", &format!("not {refusal}"));
-                }
+                screen::line(Mark::Change, "toolchain", &format!("not {refusal}"));
                 refusals.push(refusal);
             }
         }
@@ -239,6 +239,14 @@ pub fn choose(workspace: &Workspace) -> anyhow::Result<Toolchain> {
     )
 }
 
+/// The reason for a choice: it was the first, or what was wrong with those before it.
+fn why(refusals: &[String]) -> String {
+    match refusals {
+        [] => "the first that is there".to_owned(),
+        _ => format!("not {}", refusals.join("; not ")),
+    }
+}
+
 /// Writes the choice down and says it.
 fn remember(
     workspace: &Workspace,
@@ -246,10 +254,7 @@ fn remember(
     toolchain: &Toolchain,
     refusals: &[String],
 ) -> anyhow::Result<()> {
-    let why = match refusals {
-        [] => "first choice".to_owned(),
-        _ => format!("not {}", refusals.join("; not ")),
-    };
+    let why = why(refusals);
     let choice = Choice {
         origin: candidate.name().to_owned(),
         rustc_version: toolchain.compiler.verbose.clone(),
@@ -262,4 +267,40 @@ fn remember(
     let fact = format!("{} ({why})", toolchain.compiler);
     screen::line(Mark::Good, "toolchain", &fact);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_choice_says_why() {
+        let refusals = ["rustup: no rust-src", "PATH: no cargo"].map(str::to_owned);
+        let rows = [
+            (&refusals[..0], "the first that is there"),
+            (&refusals[..1], "not rustup: no rust-src"),
+            (&refusals[..], "not rustup: no rust-src; not PATH: no cargo"),
+        ];
+        for (refusals, expected) in rows {
+            assert_eq!(why(refusals), expected);
+        }
+    }
+
+    #[test]
+    fn toolchains_are_named_after_their_directory() {
+        let rows = [
+            (
+                "/home/a/.rustup/toolchains/stable-x86_64/bin/rustc",
+                Some("stable-x86_64"),
+            ),
+            ("rustc", None),
+        ];
+        for (path, expected) in rows {
+            assert_eq!(
+                toolchain_name(Path::new(path)).as_deref(),
+                expected,
+                "{path}"
+            );
+        }
+    }
 }

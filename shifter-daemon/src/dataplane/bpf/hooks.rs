@@ -93,7 +93,12 @@ impl Hooks {
                 Hook::Tc => Point::Ingress(index),
             });
             wanted.push(Point::Egress(index));
-            hooked.push(Hooked { spec: spec.clone(), interface, hook, reason });
+            hooked.push(Hooked {
+                spec: spec.clone(),
+                interface,
+                hook,
+                reason,
+            });
         }
         for point in &wanted {
             if !tags.contains_key(point.program()) {
@@ -177,7 +182,10 @@ fn pins(directory: &PinDirectory) -> Result<BTreeMap<String, PathBuf>, Dataplane
     let mut pins = BTreeMap::new();
     for entry in fs::read_dir(&path).map_err(failed)? {
         let entry = entry.map_err(failed)?;
-        pins.insert(entry.file_name().to_string_lossy().into_owned(), entry.path());
+        pins.insert(
+            entry.file_name().to_string_lossy().into_owned(),
+            entry.path(),
+        );
     }
     Ok(pins)
 }
@@ -190,12 +198,15 @@ fn load_program(object: &mut Ebpf, name: &str) -> Result<u64, DataplaneError> {
         aya::programs::Program::SchedClassifier(classifier) => classifier.load(),
         _ => return Err(missing(name)),
     };
-    loaded.and_then(|()| program.info()).map(|info| info.tag()).map_err(|error| {
-        DataplaneError::Refused(format!(
-            "loading program {name}: {}; see what the kernel lacks with: shifterctl doctor",
-            chain(&error)
-        ))
-    })
+    loaded
+        .and_then(|()| program.info())
+        .map(|info| info.tag())
+        .map_err(|error| {
+            DataplaneError::Refused(format!(
+                "loading program {name}: {}; see what the kernel lacks with: shifterctl doctor",
+                chain(&error)
+            ))
+        })
 }
 
 fn missing(name: &str) -> DataplaneError {
@@ -239,11 +250,15 @@ fn keep(
         match point {
             Point::Xdp(_) => {
                 let link = XdpLink::try_from(link).map_err(|error| failed(&error))?;
-                xdp(object, name)?.attach_to_link(link).map_err(|error| failed(&error))?;
+                xdp(object, name)?
+                    .attach_to_link(link)
+                    .map_err(|error| failed(&error))?;
             }
             Point::Ingress(_) | Point::Egress(_) => {
                 let link = SchedClassifierLink::try_from(link).map_err(|error| failed(&error))?;
-                classifier(object, name)?.attach_to_link(link).map_err(|error| failed(&error))?;
+                classifier(object, name)?
+                    .attach_to_link(link)
+                    .map_err(|error| failed(&error))?;
             }
         }
     }

@@ -61,7 +61,9 @@ impl Maps {
 
 fn untyped(object: &mut Ebpf, name: &str) -> Result<Map, DataplaneError> {
     object.take_map(name).ok_or_else(|| {
-        DataplaneError::Refused(format!("the kernel object has no map {name}: shifterd is built wrong"))
+        DataplaneError::Refused(format!(
+            "the kernel object has no map {name}: shifterd is built wrong"
+        ))
     })
 }
 
@@ -73,14 +75,18 @@ pub fn typed<T: TryFrom<Map, Error = aya::maps::MapError>>(
     object: &mut Ebpf,
     name: &str,
 ) -> Result<T, DataplaneError> {
-    untyped(object, name)?.try_into().map_err(|error: aya::maps::MapError| {
-        DataplaneError::Refused(format!("map {name}: {error}"))
-    })
+    untyped(object, name)?
+        .try_into()
+        .map_err(|error: aya::maps::MapError| {
+            DataplaneError::Refused(format!("map {name}: {error}"))
+        })
 }
 
 fn mapped<T: aya::Pod>(object: &mut Ebpf, name: &str) -> Result<Mapped<T>, DataplaneError> {
     let Map::Array(data) = untyped(object, name)? else {
-        return Err(DataplaneError::Refused(format!("map {name} is not an array")));
+        return Err(DataplaneError::Refused(format!(
+            "map {name} is not an array"
+        )));
     };
     let info = data
         .info()

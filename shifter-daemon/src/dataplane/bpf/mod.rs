@@ -142,7 +142,11 @@ impl BpfDataplane {
 
 impl Dataplane for BpfDataplane {
     fn published(&self) -> Result<Vec<PublishedService>, DataplaneError> {
-        Ok(self.services.iter().map(|(name, &index)| self.published_service(name, index)).collect())
+        Ok(self
+            .services
+            .iter()
+            .map(|(name, &index)| self.published_service(name, index))
+            .collect())
     }
 
     fn publish(&mut self, plan: &ServicePlan) -> Result<Publication, DataplaneError> {
@@ -178,7 +182,12 @@ impl Dataplane for BpfDataplane {
     }
 
     fn detach(&mut self) -> Result<Vec<String>, DataplaneError> {
-        let names = self.hooks.status().into_iter().map(|interface| interface.name).collect();
+        let names = self
+            .hooks
+            .status()
+            .into_iter()
+            .map(|interface| interface.name)
+            .collect();
         self.hooks.detach();
         self.directory.remove()?;
         Ok(names)
@@ -198,7 +207,10 @@ fn load(directory: &PinDirectory, node: &NodeSpec) -> Result<Ebpf, DataplaneErro
         (map::SERVICES, sizes.services_count),
         (map::VIPS, sizes.services_count * abi::VIPS_PER_SERVICE),
         (map::VIP_ADDRS, sizes.services_count * abi::VIPS_PER_SERVICE),
-        (map::REGIONS, sizes.services_count * abi::REGIONS_PER_SERVICE),
+        (
+            map::REGIONS,
+            sizes.services_count * abi::REGIONS_PER_SERVICE,
+        ),
         (map::TABLES, sizes.table_entries_count / 2),
         (map::BACKENDS, sizes.backends_count),
         (map::BACKEND_SERVICES, sizes.backends_count),
@@ -238,7 +250,12 @@ fn socket_addr(key: &VipKey) -> SocketAddr {
 }
 
 fn vip_key(addr: SocketAddr, protocol: u8) -> VipKey {
-    VipKey { addr: addr.ip().into(), port: Be16::from_host(addr.port()), protocol, pad: 0 }
+    VipKey {
+        addr: addr.ip().into(),
+        port: Be16::from_host(addr.port()),
+        protocol,
+        pad: 0,
+    }
 }
 
 fn add_flows(total: &mut abi::FlowCounters, part: &abi::FlowCounters) {

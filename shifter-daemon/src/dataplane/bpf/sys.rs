@@ -52,7 +52,12 @@ pub fn for_each_batch<K: Copy + Default, V: Copy + Default>(
         // SAFETY: all pointers are to live buffers of `capacity` elements of the map's own types,
         // and to 16 bytes for the cursor, of which the kernel uses 4.
         let code = unsafe {
-            libc::syscall(libc::SYS_bpf, BPF_MAP_LOOKUP_BATCH, &raw mut attr, size_of::<BatchAttr>())
+            libc::syscall(
+                libc::SYS_bpf,
+                BPF_MAP_LOOKUP_BATCH,
+                &raw mut attr,
+                size_of::<BatchAttr>(),
+            )
         };
         let error = (code < 0).then(io::Error::last_os_error);
         let end = match error.as_ref().and_then(io::Error::raw_os_error) {
@@ -86,7 +91,11 @@ pub fn wait_for_running_programs() -> io::Result<()> {
     const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
     // SAFETY: the call takes plain integers.
     let code = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
-    if code == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if code == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// The boot clock in nanoseconds, as the programs' coarse clock reads it.
