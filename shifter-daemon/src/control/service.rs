@@ -49,6 +49,8 @@ pub struct ServiceControl {
     spec: ServiceSpec,
     record: ServiceRecord,
     health: BTreeMap<(Slot, SocketAddr), BackendHealth>,
+    /// Slots that were eligible once, here or before this daemon started.
+    has_served: [bool; 2],
     /// Why the service is not as its file says: the file is gone or has errors.
     pub detached_reason: Option<String>,
 }
@@ -70,7 +72,7 @@ impl ServiceControl {
                 weight_set_unix_ms: 0,
                 drained: BTreeMap::new(),
             });
-        let mut this = Self { spec, record, health: BTreeMap::new(), detached_reason: None };
+        let mut this = Self { spec, record, health: BTreeMap::new(), has_served: Slot::ALL.map(|slot| published.is_some_and(|p| p.word.eligible(slot))), detached_reason: None };
         for (slot, backend) in this.backends() {
             let was_ready = published.is_some_and(|p| p.ready.contains(&(slot, backend)));
             let health =
