@@ -31,6 +31,18 @@ pub struct Change<'a> {
     pub by: &'a str,
     /// When the request arrived.
     pub arrived: Instant,
+    /// What comes first.
+    pub order: Order,
+}
+
+/// Whether a decision goes to the disk or to the kernel first. The answer waits for both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// A decision that cannot be kept is not carried out.
+    DiskFirst,
+    /// Taking a version out of traffic does not wait for a disk, least of all one that the version
+    /// has filled.
+    KernelFirst,
 }
 
 impl Driver {
@@ -58,21 +70,23 @@ impl Driver {
         }
     }
 
-    /// Carries out a decision: first on disk, then in the kernel. If either fails nothing has
-    /// changed. `describe` puts what was decided into words, from the record before and after.
+    /// Carries out a decision, on disk and in the kernel. If the kernel refuses nothing has changed,
+    /// nor if the disk does and the decision waits for it. `describe` puts what was decided into words, from the record before and after.
     pub(super) fn change(
         &mut self,
         change: &Change<'_>,
         decide: impl FnOnce(&mut ServiceControl, u64),
         describe: impl FnOnce(&ServiceRecord, &ServiceRecord) -> String,
     ) -> Result<Changed, Refusal> {
-        let Change { service: name, what, slot, by, arrived } = *change;
+        let Change { service: name, what, slot, by, arrived, order } = *change;
         let before_bp = self.in_force_bp(name);
         let Some(control) = self.services.get_mut(name) else { return Err(self.unknown(name)) };
         let old = control.record().clone();
         decide(control, unix_ms());
         let (new, plan) = (control.record().clone(), control.plan());
-        if let Err(error) = self.state.save(name, &new) {
+        if order == Order::DiskFirst
+            && let Err(error) = self.state.save(name, &new)
+        {
             self.restore(name, &old);
             return Err(refusal(
                 "state",
@@ -85,6 +99,13 @@ impl Driver {
             Err(error) => return Err(self.take_back(change, &old, &error)),
         };
         let mut notes = self.known(name)?.notes();
+        if let Err(error) = self.state.save(name, &new) {
+            tracing::error!(service = name, "{what} of {name} is in force, but not on disk: {error}");
+            notes.push(format!(
+                "it is in force, but not on disk ({error}): a start that finds no pinned state would \
+                 undo it; free space, then repeat it"
+            ));
+        }
         if publication.stored_at.is_none() {
             notes.push("nothing had to change".into());
         }

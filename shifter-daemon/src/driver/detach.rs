@@ -10,7 +10,11 @@ impl Driver {
         if live_count > 0 && !body.force {
             return Err(refusal(
                 "flows_open",
-                format!("{live_count} live flows would break"),
+                if live_count == 1 {
+                    "1 live flow would break".to_owned()
+                } else {
+                    format!("{live_count} live flows would break")
+                },
                 "drain them first, or: shifterctl detach --force".into(),
             ));
         }

@@ -1,14 +1,14 @@
 //! `rollback`.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use shifter_common::{
     steering::Slot,
     wire::{Changed, EstablishedPolicy, Refusal, Rollback},
 };
 
-use super::{Answer, Driver, Reply, commands::Change, send, weight};
-use crate::control::ServiceControl;
+use super::{Answer, Driver, Reply, commands::{Change, Order}, send, weight};
+use crate::{control::ServiceControl, dataplane::FlowTable};
 
 impl Driver {
     pub(super) fn rollback(
@@ -40,7 +40,7 @@ impl Driver {
         let canary = control.canary();
         let policy = body.established.unwrap_or(control.spec().rollback_established);
         let change =
-            Change { service: name, what: "rollback", slot: Some(canary), by, arrived };
+            Change { service: name, what: "rollback", slot: Some(canary), by, arrived, order: Order::KernelFirst };
         let decide = |control: &mut ServiceControl, unix_ms| control.set_weight(0, by, unix_ms);
         let changed = self.change(&change, decide, weight::describe)?;
         Ok((canary, policy, changed))
@@ -71,7 +71,21 @@ impl Driver {
                     ));
                 }
             }
+            let service = changed.service.clone();
             send(reply, Ok(Reply::Changed(changed)));
+            reset_again(&*table, &service, canary);
         });
+    }
+}
+
+/// Repeats resets after the ends have had time to retransmit: what they then acknowledge is exactly
+/// what they will believe. Linux retransmits after 200 ms at the earliest (TCP_RTO_MIN).
+fn reset_again(table: &dyn FlowTable, service: &str, slot: Slot) {
+    for pause_ms in [300, 400, 800, 1_600] {
+        std::thread::sleep(Duration::from_millis(pause_ms));
+        if let Err(error) = table.reset_again(service, slot) {
+            tracing::warn!(service, "repeating resets: {error}");
+            return;
+        }
     }
 }

@@ -7,7 +7,7 @@ use shifter_common::{
     wire::{Changed, Refusal, SetWeight},
 };
 
-use super::{Driver, commands::Change, refusal::refusal};
+use super::{Driver, commands::{Change, Order}, refusal::refusal};
 use crate::control::{ServiceControl, ServiceRecord};
 
 impl Driver {
@@ -34,7 +34,9 @@ impl Driver {
                 format!("add [slot.{canary}] to its file, then: shifterctl apply"),
             ));
         }
-        let change = Change { service: name, what: "weight", slot: None, by, arrived };
+        // Taking all traffic back is what a rollback does.
+        let order = if body.weight_bp == 0 { Order::KernelFirst } else { Order::DiskFirst };
+        let change = Change { service: name, what: "weight", slot: None, by, arrived, order };
         let decide = |control: &mut ServiceControl, unix_ms| {
             control.set_weight(body.weight_bp, by, unix_ms);
         };
