@@ -210,7 +210,9 @@ fn a_whole_demo_after_one_that_was_killed() {
         said.contains("  version 2's share of new connections: 25 % -> 0 %\n"),
         "{said}"
     );
-    let wide = said.lines().find(|line| line.chars().count() > 80 && !line.contains("--watch"));
+    let wide = said
+        .lines()
+        .find(|line| line.chars().count() > 80 && !line.contains("--watch"));
     assert_eq!(wide, None);
     assert!(
         !said.contains('\x1b'),

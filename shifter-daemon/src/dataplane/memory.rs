@@ -100,7 +100,12 @@ impl MemoryDataplane {
 
 impl MemoryState {
     fn published(&self, name: &str, plan: &ServicePlan) -> PublishedService {
-        let of_slot = |slot| plan.slot(slot).backends.iter().map(move |backend| (slot, backend));
+        let of_slot = |slot| {
+            plan.slot(slot)
+                .backends
+                .iter()
+                .map(move |backend| (slot, backend))
+        };
         PublishedService {
             name: name.to_owned(),
             word: self.words.get(name).copied().unwrap_or_default(),
@@ -133,14 +138,21 @@ impl MemoryState {
         self.words.insert(plan.name.clone(), word);
         self.plans.insert(plan.name.clone(), plan.clone());
         self.history.push(plan.clone());
-        Publication { word, stored_at: has_changed.then(Instant::now) }
+        Publication {
+            word,
+            stored_at: has_changed.then(Instant::now),
+        }
     }
 }
 
 impl Dataplane for MemoryDataplane {
     fn published(&self) -> Result<Vec<PublishedService>, DataplaneError> {
         self.attempt(Operation::Published, |state| {
-            state.plans.iter().map(|(name, plan)| state.published(name, plan)).collect()
+            state
+                .plans
+                .iter()
+                .map(|(name, plan)| state.published(name, plan))
+                .collect()
         })
     }
 
@@ -209,7 +221,11 @@ impl FlowTable for MemoryDataplane {
                 .filter_map(|(index, key)| Some((index, *state.live.get(key)?)))
                 .collect();
             let entries_count = state.live.values().sum();
-            Census { entries_count, live, ..Census::default() }
+            Census {
+                entries_count,
+                live,
+                ..Census::default()
+            }
         })
     }
 

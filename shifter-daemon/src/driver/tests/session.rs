@@ -64,7 +64,14 @@ impl Session {
         let (prober, probed) = mpsc::channel(1_024);
         let driver = driver(&dir, &dataplane, prober);
         let driver = tokio::spawn(driver.run(calls, events));
-        Self { dir, dataplane, handle, probes, probed, driver }
+        Self {
+            dir,
+            dataplane,
+            handle,
+            probes,
+            probed,
+            driver,
+        }
     }
 
     /// Kills the driver, between two inputs, and starts another one.
@@ -77,7 +84,10 @@ impl Session {
     pub async fn kill(self) -> (TempDir, MemoryDataplane) {
         self.driver.abort();
         let ended = self.driver.await;
-        assert!(ended.is_err_and(|error| error.is_cancelled()), "the driver was at work");
+        assert!(
+            ended.is_err_and(|error| error.is_cancelled()),
+            "the driver was at work"
+        );
         (self.dir, self.dataplane)
     }
 
@@ -103,7 +113,8 @@ impl Session {
         match verb {
             "weight" => {
                 let weight_bp = argument.parse().expect("basis points");
-                self.ask(Request::SetWeight(name, SetWeight { weight_bp })).await
+                self.ask(Request::SetWeight(name, SetWeight { weight_bp }))
+                    .await
             }
             "rollback" => {
                 let established = match argument {
@@ -111,27 +122,37 @@ impl Session {
                     "reset" => Some(EstablishedPolicy::Reset),
                     _ => None,
                 };
-                self.ask(Request::Rollback(name, Rollback { established })).await
+                self.ask(Request::Rollback(name, Rollback { established }))
+                    .await
             }
             "drain" | "undrain" => {
-                let drain = Drain { slot: slot(argument), undo: verb == "undrain" };
+                let drain = Drain {
+                    slot: slot(argument),
+                    undo: verb == "undrain",
+                };
                 self.ask(Request::Drain(name, drain)).await
             }
             "apply" => self.ask(Request::Apply).await,
             "hangup" => words(self.handle.call(Request::Apply, None, Instant::now()).await),
-            "detach" => self.ask(Request::Detach(Detach { force: rest == "force" })).await,
+            "detach" => {
+                self.ask(Request::Detach(Detach {
+                    force: rest == "force",
+                }))
+                .await
+            }
             "show" => self.ask(Request::Service(name)).await,
             "flows" => self.ask(Request::Flows(name, 2)).await,
             "ready" | "fails" => self.probe(verb == "ready", service, argument).await,
             "write" => done(write(&self.dir, service, argument)),
-            "remove" => {
-                done(fs::remove_file(self.file(service)).expect("a file that is there"))
-            }
+            "remove" => done(fs::remove_file(self.file(service)).expect("a file that is there")),
             "live" => {
                 let (backend, count) = argument.rsplit_once(' ').expect("a count");
                 let (slot, addr) = place(backend);
                 let count = count.parse().expect("a count");
-                done(self.dataplane.with(|state| state.live.insert((name, slot, addr), count)))
+                done(
+                    self.dataplane
+                        .with(|state| state.live.insert((name, slot, addr), count)),
+                )
             }
             "refuse" => {
                 let why = rest.to_owned();
@@ -147,13 +168,21 @@ impl Session {
             "unlock" => done(fs::remove_dir(self.obstacle()).expect("a lock")),
             "plan" => self.plan(service),
             "record" => self.record(service),
-            "event" => self.status().await.events.last().map_or("none".into(), event),
+            "event" => self
+                .status()
+                .await
+                .events
+                .last()
+                .map_or("none".into(), event),
             _ => panic!("no such command: {command}"),
         }
     }
 
     async fn ask(&self, request: Request) -> String {
-        let root = Actor { uid: 0, name: "root".into() };
+        let root = Actor {
+            uid: 0,
+            name: "root".into(),
+        };
         words(self.handle.call(request, Some(root), Instant::now()).await)
     }
 
@@ -170,7 +199,11 @@ impl Session {
         let (slot, addr) = place(backend);
         let now = Instant::now();
         let event = ProbeEvent {
-            key: TargetKey { service: service.into(), slot, addr },
+            key: TargetKey {
+                service: service.into(),
+                slot,
+                addr,
+            },
             ready,
             reason: reason.into(),
             caused_at: now,
@@ -183,7 +216,11 @@ impl Session {
 
     /// Everything that `status` shows.
     pub async fn status(&self) -> Status {
-        match self.handle.call(Request::Status, None, Instant::now()).await {
+        match self
+            .handle
+            .call(Request::Status, None, Instant::now())
+            .await
+        {
             Ok(Reply::Status(status)) => *status,
             other => panic!("{other:?}"),
         }
@@ -191,7 +228,11 @@ impl Session {
 
     /// One service as `status` shows it.
     pub async fn service(&self, name: &str) -> ServiceStatus {
-        match self.handle.call(Request::Service(name.into()), None, Instant::now()).await {
+        match self
+            .handle
+            .call(Request::Service(name.into()), None, Instant::now())
+            .await
+        {
             Ok(Reply::Service(status)) => *status,
             other => panic!("{other:?}"),
         }
@@ -201,7 +242,9 @@ impl Session {
     /// plans were published.
     fn plan(&self, service: &str) -> String {
         self.dataplane.with(|state| {
-            let Some(plan) = state.plans.get(service) else { return "none".into() };
+            let Some(plan) = state.plans.get(service) else {
+                return "none".into();
+            };
             let slots = Slot::ALL.map(|slot| {
                 let part = plan.slot(slot);
                 let ready: Vec<String> = part
@@ -214,7 +257,11 @@ impl Session {
                 format!("{slot} {open} [{}]", ready.join(" "))
             });
             let published_count = state.history.iter().filter(|p| p.name == service).count();
-            format!("{} bp, {}, published {published_count}", plan.weight_bp, slots.join(", "))
+            format!(
+                "{} bp, {}, published {published_count}",
+                plan.weight_bp,
+                slots.join(", ")
+            )
         })
     }
 
@@ -224,9 +271,17 @@ impl Session {
             return "unreadable".into();
         };
         state.service(service).map_or("none".into(), |record| {
-            let drained: Vec<String> =
-                record.drained.iter().map(|(slot, by)| format!(", {slot} by {}", by.by)).collect();
-            format!("{} bp by {}{}", record.weight_bp, record.weight_by, drained.concat())
+            let drained: Vec<String> = record
+                .drained
+                .iter()
+                .map(|(slot, by)| format!(", {slot} by {}", by.by))
+                .collect();
+            format!(
+                "{} bp by {}{}",
+                record.weight_bp,
+                record.weight_by,
+                drained.concat()
+            )
         })
     }
 
@@ -290,15 +345,27 @@ fn words(reply: Result<Reply, Refusal>) -> String {
         Ok(Reply::Service(status)) => service(&status),
         Ok(Reply::Flows(flows)) => {
             let clients: Vec<String> = flows.flows.into_iter().map(|flow| flow.client).collect();
-            format!("{} of {}: {}", clients.len(), flows.total_count, clients.join(" "))
+            format!(
+                "{} of {}: {}",
+                clients.len(),
+                flows.total_count,
+                clients.join(" ")
+            )
         }
         Ok(Reply::Status(_)) => panic!("ask for the status itself"),
     }
 }
 
 fn change(changed: &Changed) -> String {
-    let is_idle = changed.notes.iter().any(|note| note == "nothing had to change");
-    assert_eq!(changed.took_ns == 0, is_idle, "a store takes time: {changed:?}");
+    let is_idle = changed
+        .notes
+        .iter()
+        .any(|note| note == "nothing had to change");
+    assert_eq!(
+        changed.took_ns == 0,
+        is_idle,
+        "a store takes time: {changed:?}"
+    );
     let mut text = format!(
         "{} -> {}, generation {}",
         changed.weight_before_bp, changed.weight_bp, changed.generation
@@ -316,7 +383,10 @@ fn applied(report: &ApplyReport) -> String {
     let mut lines = Vec::new();
     for diagnostic in &report.diagnostics {
         let file = diagnostic.file.rsplit('/').next().unwrap_or_default();
-        lines.push(format!("{file}:{}: {}", diagnostic.line, diagnostic.message));
+        lines.push(format!(
+            "{file}:{}: {}",
+            diagnostic.line, diagnostic.message
+        ));
     }
     for change in &report.changes {
         let effect = match change.effect {
@@ -343,9 +413,15 @@ fn service(status: &ServiceStatus) -> String {
         text += ", orphaned";
     }
     for slot in &status.slots {
-        let backends: BTreeMap<_, _> =
-            slot.backends.iter().map(|b| (b.addr.as_str(), b.live_flows_count)).collect();
-        text += &format!("\n{}: {} live of {backends:?}", slot.slot, slot.live_flows_count);
+        let backends: BTreeMap<_, _> = slot
+            .backends
+            .iter()
+            .map(|b| (b.addr.as_str(), b.live_flows_count))
+            .collect();
+        text += &format!(
+            "\n{}: {} live of {backends:?}",
+            slot.slot, slot.live_flows_count
+        );
         if !slot.eligible {
             text += &format!(", out: {}", slot.reason);
         }
@@ -359,7 +435,11 @@ fn service(status: &ServiceStatus) -> String {
 /// An event in words, without its number and time.
 pub fn event(event: &Event) -> String {
     let slot = event.slot.map_or(String::new(), |slot| format!(" {slot}"));
-    let took = if event.took_ns > 0 { "stored" } else { "nothing stored" };
+    let took = if event.took_ns > 0 {
+        "stored"
+    } else {
+        "nothing stored"
+    };
     format!(
         "{}: {}{slot}: {} -> {}, {took}: {}",
         event.by, event.what, event.effective_before_bp, event.effective_after_bp, event.detail
