@@ -133,7 +133,10 @@ fn apt_get(workspace: &Workspace, arguments: &[String]) -> anyhow::Result<Durati
         .args(["--option=Dpkg::Options::=--force-confold"])
         .args(arguments);
     let log = workspace.log("apt-get");
-    let job = Job::new("apt-get", command, &log, LIMIT);
+    let job = Job {
+        whole: true,
+        ..Job::new("apt-get", command, &log, LIMIT)
+    };
     process::run(job)?.success("apt-get")
 }
 

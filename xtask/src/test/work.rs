@@ -96,11 +96,8 @@ impl Running<'_> {
     fn job(&self, command: Command, stdout: Option<&Path>) -> anyhow::Result<Done> {
         let (subject, log, limit) = (self.stage.name, self.log.as_path(), self.left());
         process::run(Job {
-            subject,
-            command,
-            log,
             stdout,
-            limit,
+            ..Job::new(subject, command, log, limit)
         })
     }
 
