@@ -60,10 +60,25 @@ pub mod map {
     /// `PerCpuArray<BackendCounters>` by backend index.
     pub const BACKEND_COUNTERS: &str = "BACKEND_COUNTERS";
 
+    /// `Array<u32>` by [`super::setting`].
+    pub const SETTINGS: &str = "SETTINGS";
+
     /// All maps, in the order they are pinned.
-    pub const ALL: [&str; 13] = [
-        STEERING, SERVICES, VIPS, VIP_ADDRS, REGIONS, TABLES, BACKENDS, BACKEND_SERVICES, FLOWS,
-        PENDING, VERDICTS, SLOT_COUNTERS, BACKEND_COUNTERS,
+    pub const ALL: [&str; 14] = [
+        STEERING,
+        SERVICES,
+        VIPS,
+        VIP_ADDRS,
+        REGIONS,
+        TABLES,
+        BACKENDS,
+        BACKEND_SERVICES,
+        FLOWS,
+        PENDING,
+        VERDICTS,
+        SLOT_COUNTERS,
+        BACKEND_COUNTERS,
+        SETTINGS,
     ];
 }
 
@@ -77,6 +92,14 @@ pub mod program {
     pub const TC_EGRESS: &str = "tc_egress";
     /// All programs.
     pub const ALL: [&str; 3] = [XDP_INGRESS, TC_INGRESS, TC_EGRESS];
+}
+
+/// Indexes into `SETTINGS`.
+pub mod setting {
+    /// Whether a program says so when it meets tables that contradict each other: 0 or 1.
+    pub const LOG_DEFECTS: u32 = 0;
+    /// How many settings there are.
+    pub const COUNT: u32 = 1;
 }
 
 /// An address, port and protocol: a VIP, or a backend's own address.
@@ -164,7 +187,10 @@ impl Region {
     /// The region in a packed word.
     #[inline(always)]
     pub const fn unpack(word: u64) -> Self {
-        Self { base: word as u32, size: (word >> 32) as u32 }
+        Self {
+            base: word as u32,
+            size: (word >> 32) as u32,
+        }
     }
 
     /// Index into `REGIONS`. A slot has a table for each address family, because a flow's backend
@@ -323,7 +349,11 @@ const _: () = assert!(size_of::<BackendCounters>() == 80);
 
 impl core::fmt::Debug for VipKey {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "{:?} port {:?} protocol {}", self.addr, self.port, self.protocol)
+        write!(
+            f,
+            "{:?} port {:?} protocol {}",
+            self.addr, self.port, self.protocol
+        )
     }
 }
 

@@ -47,7 +47,9 @@ impl Addr {
     /// The mapped form of an IPv4 address given as it stands in a packet.
     #[inline(always)]
     pub const fn from_v4_word(word: u32) -> Self {
-        Self { words: [0, 0, V4_MAPPED_WORD, word] }
+        Self {
+            words: [0, 0, V4_MAPPED_WORD, word],
+        }
     }
 
     /// Whether this is a mapped IPv4 address.
@@ -71,7 +73,9 @@ impl Addr {
             chunk.copy_from_slice(&word.to_ne_bytes());
         }
         if self.is_v4() {
-            IpAddr::V4(Ipv4Addr::new(octets[12], octets[13], octets[14], octets[15]))
+            IpAddr::V4(Ipv4Addr::new(
+                octets[12], octets[13], octets[14], octets[15],
+            ))
         } else {
             IpAddr::V6(Ipv6Addr::from(octets))
         }
@@ -109,7 +113,14 @@ mod tests {
 
     #[test]
     fn both_families_round_trip() {
-        for text in ["0.0.0.0", "10.0.0.10", "255.255.255.255", "::", "::1", "2001:db8::10"] {
+        for text in [
+            "0.0.0.0",
+            "10.0.0.10",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "2001:db8::10",
+        ] {
             let ip: IpAddr = text.parse().expect("a literal address");
             let addr = Addr::from(ip);
             assert_eq!(addr.to_ip(), ip, "{text}");

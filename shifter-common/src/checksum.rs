@@ -79,7 +79,12 @@ pub const fn fold(sum: u64) -> u16 {
 pub fn sum_bytes(bytes: &[u8]) -> u64 {
     bytes
         .chunks(2)
-        .map(|pair| u64::from(u16::from_ne_bytes([pair[0], pair.get(1).copied().unwrap_or(0)])))
+        .map(|pair| {
+            u64::from(u16::from_ne_bytes([
+                pair[0],
+                pair.get(1).copied().unwrap_or(0),
+            ]))
+        })
         .sum()
 }
 

@@ -40,7 +40,10 @@ const fn pair(low: u32, high: u32) -> u64 {
 #[inline(always)]
 pub const fn affinity_hash(affinity: Affinity, key: &FlowKey, seed: u64) -> u64 {
     let client = key.client.words;
-    let state = absorb(absorb(seed, pair(client[0], client[1])), pair(client[2], client[3]));
+    let state = absorb(
+        absorb(seed, pair(client[0], client[1])),
+        pair(client[2], client[3]),
+    );
     finish(match affinity {
         Affinity::Client => state,
         Affinity::Connection => absorb(
@@ -58,7 +61,10 @@ pub const fn affinity_hash(affinity: Affinity, key: &FlowKey, seed: u64) -> u64 
 pub const fn backend_hash(addr: Addr, port: Be16, seed: u64) -> u64 {
     let words = addr.words;
     finish(absorb(
-        absorb(absorb(seed, pair(words[0], words[1])), pair(words[2], words[3])),
+        absorb(
+            absorb(seed, pair(words[0], words[1])),
+            pair(words[2], words[3]),
+        ),
         port.0 as u64,
     ))
 }
@@ -92,8 +98,10 @@ mod tests {
                 }
             }
             let expected = 100_000.0 / 64.0;
-            let chi_square: f64 =
-                buckets.iter().map(|&n| (f64::from(n) - expected).powi(2) / expected).sum();
+            let chi_square: f64 = buckets
+                .iter()
+                .map(|&n| (f64::from(n) - expected).powi(2) / expected)
+                .sum();
             assert!(chi_square < 116.0, "{name}: chi-square {chi_square}");
         }
     }
@@ -122,7 +130,10 @@ mod tests {
         let (one, two) = (key(1, 1_000), key(1, 1_001));
         let hash = |affinity, key: &FlowKey| affinity_hash(affinity, key, 9);
         assert_eq!(hash(Affinity::Client, &one), hash(Affinity::Client, &two));
-        assert_ne!(hash(Affinity::Connection, &one), hash(Affinity::Connection, &two));
+        assert_ne!(
+            hash(Affinity::Connection, &one),
+            hash(Affinity::Connection, &two)
+        );
     }
 
     #[test]

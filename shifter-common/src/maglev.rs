@@ -25,8 +25,9 @@ pub struct Candidate {
 
 /// Table sizes. Primes, because the offsets of a backend must visit every entry; each close to a
 /// power of two so that freed regions fit again.
-const SIZES: [u32; 12] =
-    [127, 251, 509, 1_021, 2_039, 4_093, 8_191, 16_381, 32_749, 65_521, 131_071, 262_139];
+const SIZES: [u32; 12] = [
+    127, 251, 509, 1_021, 2_039, 4_093, 8_191, 16_381, 32_749, 65_521, 131_071, 262_139,
+];
 
 /// Entries per backend: shares are then equal to 1 %, and taking a backend out for good moves at
 /// most 4 % of the entries of the others (taking it out for a while moves none, see [`build`]).
@@ -40,7 +41,10 @@ pub fn table_size(backends: usize) -> u32 {
         return 0;
     }
     let wanted = (backends as u64) * u64::from(ENTRIES_PER_BACKEND);
-    SIZES.into_iter().find(|&size| u64::from(size) >= wanted).unwrap_or(SIZES[SIZES.len() - 1])
+    SIZES
+        .into_iter()
+        .find(|&size| u64::from(size) >= wanted)
+        .unwrap_or(SIZES[SIZES.len() - 1])
 }
 
 /// Fills a table of `size` entries with candidate indexes. Empty if `size` is 0 or no ready candidate
@@ -65,7 +69,10 @@ pub fn build(candidates: &[Candidate], size: u32) -> Vec<u32> {
     let mut table = vec![FREE; size as usize];
     deal(&mut turns, &mut table);
     for turn in turns.iter().filter(|turn| !turn.ready) {
-        table.iter_mut().filter(|entry| **entry == turn.index).for_each(|entry| *entry = FREE);
+        table
+            .iter_mut()
+            .filter(|entry| **entry == turn.index)
+            .for_each(|entry| *entry = FREE);
     }
     turns.retain(|turn| turn.ready);
     deal(&mut turns, &mut table);
@@ -173,7 +180,11 @@ mod tests {
     }
 
     fn moved(before: &[u32], after: &[u32], gone: u32) -> f64 {
-        let moved = before.iter().zip(after).filter(|&(&b, &a)| b != gone && a != b).count();
+        let moved = before
+            .iter()
+            .zip(after)
+            .filter(|&(&b, &a)| b != gone && a != b)
+            .count();
         moved as f64 / before.len() as f64
     }
 
@@ -188,7 +199,11 @@ mod tests {
             for gone in [0, count / 2, count - 1] {
                 all[gone as usize].ready = false;
                 let after = build(&all, size);
-                assert_eq!(moved(&before, &after, gone), 0.0, "{count} backends, {gone} fails");
+                assert_eq!(
+                    moved(&before, &after, gone),
+                    0.0,
+                    "{count} backends, {gone} fails"
+                );
                 assert!(!after.contains(&gone) && !after.contains(&FREE));
                 all[gone as usize].ready = true;
             }
@@ -200,15 +215,22 @@ mod tests {
     /// the hundred each that a table of many backends has.
     #[test]
     fn removing_a_backend_disturbs_few() {
-        for (count, size, limit) in
-            [(3_u32, 4_093, 0.01), (10, 16_381, 0.01), (100, 131_071, 0.01), (10, 1_021, 0.04), (100, 16_381, 0.04)]
-        {
+        for (count, size, limit) in [
+            (3_u32, 4_093, 0.01),
+            (10, 16_381, 0.01),
+            (100, 131_071, 0.01),
+            (10, 1_021, 0.04),
+            (100, 16_381, 0.04),
+        ] {
             let all = backends(count);
             let before = build(&all, size);
             for gone in [0, count / 2, count - 1] {
                 let rest: Vec<_> = all.iter().copied().filter(|c| c.index != gone).collect();
                 let share = moved(&before, &build(&rest, size), gone);
-                assert!(share <= limit, "{count} of {size} without {gone}: {share:.4} moved");
+                assert!(
+                    share <= limit,
+                    "{count} of {size} without {gone}: {share:.4} moved"
+                );
             }
         }
     }
@@ -218,7 +240,10 @@ mod tests {
         let table = build(&backends(10), table_size(10));
         let shares = shares(&table, 10);
         let (least, most) = (shares.iter().min(), shares.iter().max());
-        assert!(most.zip(least).is_some_and(|(m, l)| m - l <= 1), "{shares:?}");
+        assert!(
+            most.zip(least).is_some_and(|(m, l)| m - l <= 1),
+            "{shares:?}"
+        );
     }
 
     #[test]

@@ -24,7 +24,11 @@ pub const fn bucket(hash: u64) -> u16 {
 #[inline(always)]
 pub const fn choose_slot(word: SteeringWord, hash: u64) -> Choice {
     let baseline = word.baseline();
-    let wanted = if bucket(hash) < word.weight_bp() { baseline.other() } else { baseline };
+    let wanted = if bucket(hash) < word.weight_bp() {
+        baseline.other()
+    } else {
+        baseline
+    };
     if word.eligible(wanted) {
         Choice::Selected(wanted)
     } else if word.eligible(wanted.other()) {

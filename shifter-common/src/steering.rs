@@ -98,14 +98,22 @@ impl SteeringWord {
     /// Sets the weight; values above [`WEIGHT_FULL_BP`] become full weight.
     #[must_use]
     pub const fn with_weight_bp(self, weight_bp: u16) -> Self {
-        let weight = if weight_bp > WEIGHT_FULL_BP { WEIGHT_FULL_BP } else { weight_bp };
+        let weight = if weight_bp > WEIGHT_FULL_BP {
+            WEIGHT_FULL_BP
+        } else {
+            weight_bp
+        };
         Self((self.0 & !WEIGHT_MASK) | weight as u64)
     }
 
     /// What keeps a client on its version.
     #[inline(always)]
     pub const fn affinity(self) -> Affinity {
-        if self.0 & AFFINITY_CLIENT == 0 { Affinity::Connection } else { Affinity::Client }
+        if self.0 & AFFINITY_CLIENT == 0 {
+            Affinity::Connection
+        } else {
+            Affinity::Client
+        }
     }
 
     /// Sets the affinity.
@@ -117,7 +125,11 @@ impl SteeringWord {
     /// The slot of the version serving now.
     #[inline(always)]
     pub const fn baseline(self) -> Slot {
-        if self.0 & BASELINE_B == 0 { Slot::A } else { Slot::B }
+        if self.0 & BASELINE_B == 0 {
+            Slot::A
+        } else {
+            Slot::B
+        }
     }
 
     /// Sets the baseline slot.
@@ -240,6 +252,9 @@ mod tests {
 
     #[test]
     fn a_weight_above_full_is_full() {
-        assert_eq!(SteeringWord::default().with_weight_bp(u16::MAX).weight_bp(), WEIGHT_FULL_BP);
+        assert_eq!(
+            SteeringWord::default().with_weight_bp(u16::MAX).weight_bp(),
+            WEIGHT_FULL_BP
+        );
     }
 }

@@ -130,8 +130,12 @@ pub type Transition = (Phase, Option<Milestone>);
 /// its SYN/ACK.
 #[inline(always)]
 pub const fn advance(phase: Phase, sender: Sender, flags: u8) -> Option<Transition> {
-    let (syn, fin, rst, ack) =
-        (flags & flag::SYN != 0, flags & flag::FIN != 0, flags & flag::RST != 0, flags & flag::ACK != 0);
+    let (syn, fin, rst, ack) = (
+        flags & flag::SYN != 0,
+        flags & flag::FIN != 0,
+        flags & flag::RST != 0,
+        flags & flag::ACK != 0,
+    );
     match (phase, sender) {
         (Phase::SynSent | Phase::SynReceived, Sender::Backend) if rst => {
             Some((Phase::Reset, Some(Milestone::Refused)))
@@ -140,7 +144,11 @@ pub const fn advance(phase: Phase, sender: Sender, flags: u8) -> Option<Transiti
         (Phase::SynSent, Sender::Backend) if syn && ack => Some((Phase::SynReceived, None)),
         (Phase::SynReceived, Sender::Client) if ack && !syn => {
             // A FIN may ride on the ACK that completes the handshake.
-            let phase = if fin { Phase::ClientFin } else { Phase::Established };
+            let phase = if fin {
+                Phase::ClientFin
+            } else {
+                Phase::Established
+            };
             Some((phase, Some(Milestone::Established)))
         }
         (Phase::Established | Phase::ClientFin | Phase::BackendFin, Sender::Client) if rst => {
@@ -179,29 +187,99 @@ mod tests {
         (P::SynSent, Client, ACK, None),
         (P::SynSent, Client, RST, Some((P::Reset, None))),
         (P::SynSent, Backend, SYN | ACK, Some((P::SynReceived, None))),
-        (P::SynSent, Backend, RST | ACK, Some((P::Reset, Some(M::Refused)))),
+        (
+            P::SynSent,
+            Backend,
+            RST | ACK,
+            Some((P::Reset, Some(M::Refused))),
+        ),
         (P::SynReceived, Client, SYN, None),
         (P::SynReceived, Backend, SYN | ACK, None),
-        (P::SynReceived, Client, ACK, Some((P::Established, Some(M::Established)))),
-        (P::SynReceived, Client, FIN | ACK, Some((P::ClientFin, Some(M::Established)))),
+        (
+            P::SynReceived,
+            Client,
+            ACK,
+            Some((P::Established, Some(M::Established))),
+        ),
+        (
+            P::SynReceived,
+            Client,
+            FIN | ACK,
+            Some((P::ClientFin, Some(M::Established))),
+        ),
         (P::SynReceived, Client, RST, Some((P::Reset, None))),
-        (P::SynReceived, Backend, RST, Some((P::Reset, Some(M::Refused)))),
+        (
+            P::SynReceived,
+            Backend,
+            RST,
+            Some((P::Reset, Some(M::Refused))),
+        ),
         (P::Established, Client, ACK, None),
         (P::Established, Client, SYN, None),
-        (P::Established, Client, FIN | ACK, Some((P::ClientFin, None))),
-        (P::Established, Backend, FIN | ACK, Some((P::BackendFin, None))),
-        (P::Established, Client, RST, Some((P::Reset, Some(M::ResetByClient)))),
-        (P::Established, Backend, RST | ACK, Some((P::Reset, Some(M::ResetByBackend)))),
+        (
+            P::Established,
+            Client,
+            FIN | ACK,
+            Some((P::ClientFin, None)),
+        ),
+        (
+            P::Established,
+            Backend,
+            FIN | ACK,
+            Some((P::BackendFin, None)),
+        ),
+        (
+            P::Established,
+            Client,
+            RST,
+            Some((P::Reset, Some(M::ResetByClient))),
+        ),
+        (
+            P::Established,
+            Backend,
+            RST | ACK,
+            Some((P::Reset, Some(M::ResetByBackend))),
+        ),
         (P::ClientFin, Client, FIN | ACK, None),
         (P::ClientFin, Backend, ACK, None),
-        (P::ClientFin, Backend, FIN | ACK, Some((P::Closed, Some(M::Closed)))),
-        (P::ClientFin, Client, RST, Some((P::Reset, Some(M::ResetByClient)))),
-        (P::ClientFin, Backend, RST, Some((P::Reset, Some(M::ResetByBackend)))),
+        (
+            P::ClientFin,
+            Backend,
+            FIN | ACK,
+            Some((P::Closed, Some(M::Closed))),
+        ),
+        (
+            P::ClientFin,
+            Client,
+            RST,
+            Some((P::Reset, Some(M::ResetByClient))),
+        ),
+        (
+            P::ClientFin,
+            Backend,
+            RST,
+            Some((P::Reset, Some(M::ResetByBackend))),
+        ),
         (P::BackendFin, Backend, FIN | ACK, None),
         (P::BackendFin, Client, ACK, None),
-        (P::BackendFin, Client, FIN | ACK, Some((P::Closed, Some(M::Closed)))),
-        (P::BackendFin, Client, RST, Some((P::Reset, Some(M::ResetByClient)))),
-        (P::BackendFin, Backend, RST, Some((P::Reset, Some(M::ResetByBackend)))),
+        (
+            P::BackendFin,
+            Client,
+            FIN | ACK,
+            Some((P::Closed, Some(M::Closed))),
+        ),
+        (
+            P::BackendFin,
+            Client,
+            RST,
+            Some((P::Reset, Some(M::ResetByClient))),
+        ),
+        (
+            P::BackendFin,
+            Backend,
+            RST,
+            Some((P::Reset, Some(M::ResetByBackend))),
+        ),
         (P::Closed, Client, RST, None),
         (P::Closed, Backend, FIN | ACK, None),
         (P::Reset, Backend, RST, None),
@@ -213,7 +291,11 @@ mod tests {
     #[test]
     fn transitions() {
         for &(phase, sender, flags, expected) in TABLE {
-            assert_eq!(advance(phase, sender, flags), expected, "{phase:?} {sender:?} {flags:#04x}");
+            assert_eq!(
+                advance(phase, sender, flags),
+                expected,
+                "{phase:?} {sender:?} {flags:#04x}"
+            );
         }
     }
 

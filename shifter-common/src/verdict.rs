@@ -87,7 +87,12 @@ mod tests {
         for (index, verdict) in Verdict::ALL.iter().enumerate() {
             assert_eq!(*verdict as usize, index);
             let drops = verdict.label().starts_with("drop_");
-            assert_eq!(drops, verdict.action() == Action::Drop, "{}", verdict.label());
+            assert_eq!(
+                drops,
+                verdict.action() == Action::Drop,
+                "{}",
+                verdict.label()
+            );
             assert!(verdict.meaning().len() > 10);
         }
     }

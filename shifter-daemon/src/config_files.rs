@@ -12,11 +12,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub use crate::config::LoadedServices;
+
 use nix::{fcntl::OFlag, unistd::geteuid};
 use shifter_common::wire::Diagnostic;
 
 use crate::{
-    config::{self, FILE_MAX_BYTES, LoadedServices, Place},
+    config::{self, FILE_MAX_BYTES, Place},
     model::NodeSpec,
 };
 

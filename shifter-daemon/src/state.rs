@@ -48,9 +48,21 @@ impl StateFile {
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Ok((Self { path, record: empty() }, None));
+                return Ok((
+                    Self {
+                        path,
+                        record: empty(),
+                    },
+                    None,
+                ));
             }
-            Err(source) => return Err(StateError::Io { what: "reading", path, source }),
+            Err(source) => {
+                return Err(StateError::Io {
+                    what: "reading",
+                    path,
+                    source,
+                });
+            }
         };
         let problem = match serde_json::from_slice::<StateRecord>(&bytes) {
             Ok(record) if record.format == FORMAT => return Ok((Self { path, record }, None)),
@@ -68,7 +80,13 @@ impl StateFile {
             path.display(),
             aside.display()
         );
-        Ok((Self { path, record: empty() }, Some(text)))
+        Ok((
+            Self {
+                path,
+                record: empty(),
+            },
+            Some(text),
+        ))
     }
 
     /// The decisions about a service.
@@ -108,7 +126,10 @@ impl StateFile {
 }
 
 fn empty() -> StateRecord {
-    StateRecord { format: FORMAT, ..StateRecord::default() }
+    StateRecord {
+        format: FORMAT,
+        ..StateRecord::default()
+    }
 }
 
 #[cfg(test)]
@@ -132,8 +153,12 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let (mut state, problem) = StateFile::open(dir.path()).expect("a new directory");
         assert_eq!(problem, None);
-        state.save("orders", &record(500)).expect("a writable directory");
-        state.save("search", &record(0)).expect("a writable directory");
+        state
+            .save("orders", &record(500))
+            .expect("a writable directory");
+        state
+            .save("search", &record(0))
+            .expect("a writable directory");
         let (again, problem) = StateFile::open(dir.path()).expect("the same directory");
         assert_eq!(problem, None);
         assert_eq!(again.service("orders"), Some(&record(500)));
@@ -143,12 +168,18 @@ mod tests {
 
     #[test]
     fn a_broken_file_is_kept_and_named() {
-        for (text, why) in [("{", "EOF"), ("{\"format\":9,\"services\":{}}", "format 9 is not 1")] {
+        for (text, why) in [
+            ("{", "EOF"),
+            ("{\"format\":9,\"services\":{}}", "format 9 is not 1"),
+        ] {
             let dir = tempfile::tempdir().expect("a temporary directory");
             fs::write(dir.path().join("state.json"), text).expect("a writable directory");
             let (state, problem) = StateFile::open(dir.path()).expect("opens all the same");
             let problem = problem.expect("a problem");
-            assert!(problem.contains(why) && problem.contains("state.json.unreadable"), "{problem}");
+            assert!(
+                problem.contains(why) && problem.contains("state.json.unreadable"),
+                "{problem}"
+            );
             assert_eq!(state.service("orders"), None);
             let kept = fs::read_to_string(dir.path().join("state.json.unreadable"));
             assert_eq!(kept.expect("the kept file"), text);
@@ -159,17 +190,24 @@ mod tests {
     fn a_directory_that_cannot_be_made_is_named() {
         let error = StateFile::open(Path::new("/proc/nowhere/shifter")).expect_err("no such place");
         let text = error.to_string();
-        assert!(text.starts_with("creating the state directory /proc/nowhere/shifter: "), "{text}");
+        assert!(
+            text.starts_with("creating the state directory /proc/nowhere/shifter: "),
+            "{text}"
+        );
     }
 
     #[test]
     fn a_failed_write_leaves_the_record_as_it_was() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let (mut state, _) = StateFile::open(dir.path()).expect("a new directory");
-        state.save("orders", &record(500)).expect("a writable directory");
+        state
+            .save("orders", &record(500))
+            .expect("a writable directory");
         // A directory in the place of the file to be written makes every write fail, for root too.
         fs::create_dir(dir.path().join("state.json.new")).expect("a writable directory");
-        let error = state.save("orders", &record(900)).expect_err("the write fails");
+        let error = state
+            .save("orders", &record(900))
+            .expect_err("the write fails");
         assert!(error.to_string().contains("writing"), "{error}");
         assert_eq!(state.service("orders"), Some(&record(500)));
     }

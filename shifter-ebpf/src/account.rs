@@ -89,11 +89,15 @@ fn add(flows: &mut FlowCounters, milestone: Milestone) {
 fn slot(service: u32, slot: Slot) -> Option<&'static mut SlotCounters> {
     // SAFETY: the pointer is this CPU's own copy and nothing else writes it meanwhile; the
     // reference does not outlive the call that increments.
-    SLOT_COUNTERS.get_ptr_mut(service * 2 + slot.index()).map(|counters| unsafe { &mut *counters })
+    SLOT_COUNTERS
+        .get_ptr_mut(service * 2 + slot.index())
+        .map(|counters| unsafe { &mut *counters })
 }
 
 #[inline(always)]
 fn backend(backend_index: u32) -> Option<&'static mut BackendCounters> {
     // SAFETY: as in `slot`.
-    BACKEND_COUNTERS.get_ptr_mut(backend_index).map(|counters| unsafe { &mut *counters })
+    BACKEND_COUNTERS
+        .get_ptr_mut(backend_index)
+        .map(|counters| unsafe { &mut *counters })
 }

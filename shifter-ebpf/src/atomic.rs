@@ -11,7 +11,9 @@ use core::intrinsics::{AtomicOrdering, atomic_cxchg};
 pub unsafe fn compare_and_swap(target: *mut u32, old: u32, new: u32) -> bool {
     // SAFETY: the caller's promise.
     let (_, swapped) = unsafe {
-        atomic_cxchg::<u32, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(target, old, new)
+        atomic_cxchg::<u32, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(
+            target, old, new,
+        )
     };
     swapped
 }

@@ -16,6 +16,13 @@ use crate::{
     select,
 };
 
+/// Whether a sequence number lies behind another one (RFC 9293 section 3.4). Retransmissions do not
+/// turn the numbers back.
+#[inline(always)]
+const fn follows(new: u32, old: u32) -> bool {
+    (new.wrapping_sub(old) as i32) > 0
+}
+
 /// A flow entry in its table. The kernel may give an evicted element to another flow while a
 /// program still holds the pointer, as with every LRU map; fields are therefore copied once.
 #[derive(Clone, Copy)]
@@ -29,7 +36,10 @@ pub struct Flow {
 #[inline(always)]
 pub fn find(key: &FlowKey) -> Option<Flow> {
     match FLOWS.get_ptr_mut(key) {
-        Some(entry) => Some(Flow { entry, is_pending: false }),
+        Some(entry) => Some(Flow {
+            entry,
+            is_pending: false,
+        }),
         None => find_pending(key),
     }
 }
@@ -37,7 +47,10 @@ pub fn find(key: &FlowKey) -> Option<Flow> {
 /// Finds the entry of a handshake.
 #[inline(always)]
 pub fn find_pending(key: &FlowKey) -> Option<Flow> {
-    PENDING.get_ptr_mut(key).map(|entry| Flow { entry, is_pending: true })
+    PENDING.get_ptr_mut(key).map(|entry| Flow {
+        entry,
+        is_pending: true,
+    })
 }
 
 /// Forgets a connection that is over, so that a new one can take its key.
@@ -98,7 +111,11 @@ impl Flow {
 
     /// Whether the flow's backend is this one.
     #[inline(always)]
-    pub fn is_on(&self, backend: shifter_common::addr::Addr, port: shifter_common::addr::Be16) -> bool {
+    pub fn is_on(
+        &self,
+        backend: shifter_common::addr::Addr,
+        port: shifter_common::addr::Be16,
+    ) -> bool {
         // SAFETY: as in `read`.
         let entry = unsafe { &*self.entry };
         entry.backend_port == port && entry.backend == backend
@@ -125,11 +142,17 @@ impl Flow {
     #[inline(always)]
     pub fn is_answered_by(&self, packet: &Packet) -> bool {
         let entry = self.read();
-        let Some(phase) = Phase::from_u32(entry.phase) else { return false };
+        let Some(phase) = Phase::from_u32(entry.phase) else {
+            return false;
+        };
         let acknowledges = packet.ack == entry.next_from_client;
         if packet.has(flag::SYN) {
             // A backend that still holds the connection only repeats its own SYN/ACK.
-            return if phase.is_pending() { acknowledges } else { phase.is_live() };
+            return if phase.is_pending() {
+                acknowledges
+            } else {
+                phase.is_live()
+            };
         }
         if packet.has(flag::RST | flag::ACK) && !phase.is_live() {
             // Refusals acknowledge the SYN they refuse.
@@ -144,8 +167,13 @@ impl Flow {
     pub fn see_client(&self, key: &FlowKey, entry: &FlowEntry, packet: &Packet) {
         self.touch(entry);
         let has_ack = packet.has(flag::ACK);
-        if has_ack && entry.next_from_backend != packet.ack && !self.is_pending {
+        if !self.is_pending && follows(packet.next_seq(), entry.next_from_client) {
             // SAFETY: as in `read`; an aligned store of 32 bits.
+            unsafe { (*self.entry).next_from_client = packet.next_seq() };
+        }
+        if has_ack && entry.phase == Phase::Aborted as u32 {
+            // What an end acknowledges is exactly what it expects: a reset with it is believed.
+            // SAFETY: as above.
             unsafe { (*self.entry).next_from_backend = packet.ack };
         }
         // Without the right number anybody could fill the table of established flows.
@@ -169,7 +197,11 @@ impl Flow {
                 // SAFETY: as in `read`; an aligned store of 32 bits.
                 unsafe { (*self.entry).next_from_backend = packet.seq.wrapping_add(1) };
             }
-        } else if packet.has(flag::ACK) && entry.next_from_client != packet.ack && !self.is_pending {
+        } else if !self.is_pending && follows(packet.next_seq(), entry.next_from_backend) {
+            // SAFETY: as above.
+            unsafe { (*self.entry).next_from_backend = packet.next_seq() };
+        }
+        if packet.has(flag::ACK) && entry.phase == Phase::Aborted as u32 {
             // SAFETY: as above.
             unsafe { (*self.entry).next_from_client = packet.ack };
         }
@@ -190,8 +222,12 @@ impl Flow {
     /// when both directions race.
     #[inline(always)]
     fn advance(&self, key: &FlowKey, entry: &FlowEntry, sender: Sender, flags: u8) {
-        let Some(phase) = Phase::from_u32(entry.phase) else { return };
-        let Some((next, milestone)) = tcp::advance(phase, sender, flags) else { return };
+        let Some(phase) = Phase::from_u32(entry.phase) else {
+            return;
+        };
+        let Some((next, milestone)) = tcp::advance(phase, sender, flags) else {
+            return;
+        };
         // SAFETY: as in `read`; the field is aligned.
         let swapped = unsafe {
             atomic::compare_and_swap(&raw mut (*self.entry).phase, entry.phase, next as u32)

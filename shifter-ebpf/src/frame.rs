@@ -35,7 +35,11 @@ pub trait Frame {
     fn at<T>(&self, offset: usize) -> Option<*mut T> {
         let start = self.start();
         // VERIFIER: the comparison must be of packet pointer plus offset against the end.
-        if start + offset + size_of::<T>() > self.end() { None } else { Some((start + offset) as *mut T) }
+        if start + offset + size_of::<T>() > self.end() {
+            None
+        } else {
+            Some((start + offset) as *mut T)
+        }
     }
 }
 

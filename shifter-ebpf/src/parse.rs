@@ -31,6 +31,8 @@ pub struct Packet {
     pub seq: u32,
     /// Acknowledgment number, host order; meaningful with the ACK flag.
     pub ack: u32,
+    /// Sequence numbers the segment takes: payload bytes, and one each for SYN and FIN.
+    pub sequence_len: u32,
     /// Offset of the TCP header, 34..=74.
     pub l4_offset: u32,
     /// Source port.
@@ -52,6 +54,7 @@ impl Packet {
         destination: Addr { words: [0; 4] },
         seq: 0,
         ack: 0,
+        sequence_len: 0,
         l4_offset: 0,
         source_port: Be16(0),
         destination_port: Be16(0),
@@ -74,7 +77,18 @@ impl Packet {
     /// Where the packet comes from, as a map key.
     #[inline(always)]
     pub fn source_key(&self) -> VipKey {
-        VipKey { addr: self.source, port: self.source_port, protocol: PROTOCOL_TCP, pad: 0 }
+        VipKey {
+            addr: self.source,
+            port: self.source_port,
+            protocol: PROTOCOL_TCP,
+            pad: 0,
+        }
+    }
+
+    /// The sequence number that follows the segment: what its receiver expects next.
+    #[inline(always)]
+    pub fn next_seq(&self) -> u32 {
+        self.seq.wrapping_add(self.sequence_len)
     }
 
     /// Whether the packet opens a connection.
@@ -147,7 +161,9 @@ struct Tcp {
 #[inline(always)]
 pub fn parse<F: Frame>(frame: &F, packet: &mut Packet) -> Result<(), Verdict> {
     frame.pull_headers();
-    let Some(ethertype) = frame.at::<u16>(12) else { return Err(Verdict::PassTruncated) };
+    let Some(ethertype) = frame.at::<u16>(12) else {
+        return Err(Verdict::PassTruncated);
+    };
     // SAFETY: `at` checked the bounds; packet memory is read unaligned everywhere.
     let ethertype = unsafe { ethertype.read_unaligned() };
     if ethertype == ETHERTYPE_IPV4 {
@@ -162,7 +178,9 @@ pub fn parse<F: Frame>(frame: &F, packet: &mut Packet) -> Result<(), Verdict> {
 
 #[inline(always)]
 fn parse_v4<F: Frame>(frame: &F, packet: &mut Packet) -> Result<(), Verdict> {
-    let Some(header) = frame.at::<Ipv4>(L3_OFFSET) else { return Err(Verdict::PassTruncated) };
+    let Some(header) = frame.at::<Ipv4>(L3_OFFSET) else {
+        return Err(Verdict::PassTruncated);
+    };
     // SAFETY: `at` checked the bounds of the whole header.
     let header = unsafe { header.read_unaligned() };
     if header.protocol != PROTOCOL_TCP {
@@ -182,13 +200,17 @@ fn parse_v4<F: Frame>(frame: &F, packet: &mut Packet) -> Result<(), Verdict> {
     packet.source = Addr::from_v4_word(join(header.source));
     packet.destination = Addr::from_v4_word(join(header.destination));
     packet.l4_offset = L3_OFFSET as u32 + header_len_bytes;
+    packet.sequence_len =
+        (u16::from_be(header.total_len_bytes) as u32).wrapping_sub(header_len_bytes);
     packet.is_v6 = false;
     Ok(())
 }
 
 #[inline(always)]
 fn parse_v6<F: Frame>(frame: &F, packet: &mut Packet) -> Result<(), Verdict> {
-    let Some(header) = frame.at::<Ipv6>(L3_OFFSET) else { return Err(Verdict::PassTruncated) };
+    let Some(header) = frame.at::<Ipv6>(L3_OFFSET) else {
+        return Err(Verdict::PassTruncated);
+    };
     // SAFETY: `at` checked the bounds of the whole header.
     let header = unsafe { header.read_unaligned() };
     if header.next_header == NEXT_HEADER_FRAGMENT {
@@ -197,9 +219,14 @@ fn parse_v6<F: Frame>(frame: &F, packet: &mut Packet) -> Result<(), Verdict> {
     if header.next_header != PROTOCOL_TCP {
         return Err(Verdict::PassForeign);
     }
-    packet.source = Addr { words: join8(header.source) };
-    packet.destination = Addr { words: join8(header.destination) };
+    packet.source = Addr {
+        words: join8(header.source),
+    };
+    packet.destination = Addr {
+        words: join8(header.destination),
+    };
     packet.l4_offset = L3_OFFSET as u32 + 40;
+    packet.sequence_len = u16::from_be(header.payload_len_bytes) as u32;
     packet.is_v6 = true;
     Ok(())
 }
@@ -208,7 +235,9 @@ fn parse_v6<F: Frame>(frame: &F, packet: &mut Packet) -> Result<(), Verdict> {
 fn parse_tcp<F: Frame>(frame: &F, packet: &mut Packet) -> Result<(), Verdict> {
     // VERIFIER: the mask keeps the offset bounded when its history is lost on the stack.
     let offset = (packet.l4_offset & 0x7f) as usize;
-    let Some(header) = frame.at::<[u8; 20]>(offset) else { return Err(Verdict::PassTruncated) };
+    let Some(header) = frame.at::<[u8; 20]>(offset) else {
+        return Err(Verdict::PassTruncated);
+    };
     // SAFETY: `at` checked the bounds of the whole header, of which `Tcp` is the beginning.
     let header = unsafe { header.cast::<Tcp>().read_unaligned() };
     packet.source_port = Be16(header.source_port);
@@ -217,6 +246,13 @@ fn parse_tcp<F: Frame>(frame: &F, packet: &mut Packet) -> Result<(), Verdict> {
     packet.ack = u32::from_be(join(header.ack));
     packet.offset_and_flags = header.offset_and_flags;
     packet.flags = u16::from_be(header.offset_and_flags) as u8;
+    // So far this holds the length of the segment with its header.
+    let header_len_bytes = (u16::from_be(header.offset_and_flags) >> 12) as u32 * 4;
+    let ends = (packet.flags & flag::FIN != 0) as u32 + (packet.flags & flag::SYN != 0) as u32;
+    packet.sequence_len = packet
+        .sequence_len
+        .wrapping_sub(header_len_bytes)
+        .wrapping_add(ends);
     Ok(())
 }
 

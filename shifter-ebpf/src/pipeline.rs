@@ -94,7 +94,8 @@ pub fn egress<F: Frame>(frame: &F) -> Verdict {
 /// The flow that a backend's packet belongs to.
 #[inline(always)]
 fn answered(packet: &Packet, key: &FlowKey) -> Option<Flow> {
-    let ours = |flow: &Flow| flow.is_on(packet.source, packet.source_port) && flow.is_answered_by(packet);
+    let ours =
+        |flow: &Flow| flow.is_on(packet.source, packet.source_port) && flow.is_answered_by(packet);
     let flow = flow::find(key)?;
     if ours(&flow) {
         return Some(flow);
@@ -115,13 +116,21 @@ fn forward<F: Frame>(frame: &F, packet: &Packet, key: &FlowKey, flow: Flow) -> V
     flow.see_client(key, &entry, packet);
     let reset = entry.phase == Phase::Aborted as u32;
     let len_bytes = frame.len_bytes();
-    let rewrite =
-        Rewrite { sender: Sender::Client, addr: entry.backend, port: entry.backend_port, reset };
+    let rewrite = Rewrite {
+        sender: Sender::Client,
+        addr: entry.backend,
+        port: entry.backend_port,
+        reset,
+    };
     if frame.rewrite(packet, &rewrite).is_err() {
         return Verdict::DropRewriteFailed;
     }
     account::packet_in(entry.backend_index, len_bytes);
-    if reset { Verdict::SteeredReset } else { Verdict::SteeredFlow }
+    if reset {
+        Verdict::SteeredReset
+    } else {
+        Verdict::SteeredFlow
+    }
 }
 
 /// Sends a backend's packet to the client, from the VIP.
@@ -129,22 +138,35 @@ fn forward<F: Frame>(frame: &F, packet: &Packet, key: &FlowKey, flow: Flow) -> V
 fn reply<F: Frame>(frame: &F, packet: &Packet, key: &FlowKey, flow: Flow) -> Verdict {
     let entry = flow.read();
     let index = key.service * VIPS_PER_SERVICE + u32::from(key.vip_ordinal);
-    let Some(vip) = VIP_ADDRS.get(index) else { return Verdict::DropBrokenState };
+    let Some(vip) = VIP_ADDRS.get(index) else {
+        return Verdict::DropBrokenState;
+    };
     flow.see_backend(key, &entry, packet);
     let reset = entry.phase == Phase::Aborted as u32;
     let len_bytes = frame.len_bytes();
-    let rewrite = Rewrite { sender: Sender::Backend, addr: vip.addr, port: vip.port, reset };
+    let rewrite = Rewrite {
+        sender: Sender::Backend,
+        addr: vip.addr,
+        port: vip.port,
+        reset,
+    };
     if frame.rewrite(packet, &rewrite).is_err() {
         return Verdict::DropRewriteFailed;
     }
     account::packet_out(entry.backend_index, len_bytes);
-    if reset { Verdict::SteeredReset } else { Verdict::SteeredReply }
+    if reset {
+        Verdict::SteeredReset
+    } else {
+        Verdict::SteeredReply
+    }
 }
 
 /// Selects a backend for a new flow and sends its SYN there.
 #[inline(always)]
 fn open<F: Frame>(frame: &F, packet: &Packet, key: &FlowKey, vip: &VipEntry) -> Verdict {
-    let Some(service) = select::service(key.service) else { return Verdict::DropBrokenState };
+    let Some(service) = select::service(key.service) else {
+        return Verdict::DropBrokenState;
+    };
     let selected = match select::select(key, packet.is_v6, service) {
         Ok(selected) => selected,
         Err(Unselected::Unserved(wanted)) => {
@@ -162,7 +184,11 @@ fn open<F: Frame>(frame: &F, packet: &Packet, key: &FlowKey, vip: &VipEntry) -> 
         flags: match selected.slot {
             Slot::A => 0,
             Slot::B => flow_flag::SLOT_B,
-        } | if selected.failed_over { flow_flag::FAILED_OVER } else { 0 },
+        } | if selected.failed_over {
+            flow_flag::FAILED_OVER
+        } else {
+            0
+        },
         phase: Phase::SynSent as u32,
         last_seen_ticks: now_ticks(),
         next_from_client: packet.seq.wrapping_add(1),
@@ -206,7 +232,9 @@ fn place(
         let Some(index) = select::backend_index(selected.region, hash) else {
             return Err(Verdict::DropBrokenState);
         };
-        let Some(backend) = select::backend(index) else { return Err(Verdict::DropBrokenState) };
+        let Some(backend) = select::backend(index) else {
+            return Err(Verdict::DropBrokenState);
+        };
         entry.backend = backend.addr;
         entry.backend_port = backend.port;
         entry.backend_index = index;

@@ -49,7 +49,9 @@ pub fn service(index: u32) -> Option<&'static ServiceEntry> {
 /// Chooses the slot of a new flow and finds its table.
 #[inline(always)]
 pub fn select(key: &FlowKey, is_v6: bool, entry: &ServiceEntry) -> Result<Selected, Unselected> {
-    let Some(word) = steering_word(key.service) else { return Err(Unselected::Broken) };
+    let Some(word) = steering_word(key.service) else {
+        return Err(Unselected::Broken);
+    };
     let hash = affinity_hash(word.affinity(), key, entry.seed);
     let (slot, failed_over) = match choose_slot(word, hash) {
         Choice::Selected(slot) => (slot, false),
@@ -57,20 +59,30 @@ pub fn select(key: &FlowKey, is_v6: bool, entry: &ServiceEntry) -> Result<Select
         Choice::Nothing(slot) => return Err(Unselected::Unserved(slot)),
     };
     let index = Region::index(key.service, slot, is_v6, word.bank(slot));
-    let Some(region) = REGIONS.get_ptr(index) else { return Err(Unselected::Broken) };
+    let Some(region) = REGIONS.get_ptr(index) else {
+        return Err(Unselected::Broken);
+    };
     // SAFETY: as for the steering word.
     let region = Region::unpack(unsafe { region.read_volatile() });
     if region.size == 0 {
         return Err(Unselected::Broken);
     }
-    Ok(Selected { slot, failed_over, cohort: word.cohort(), hash, region })
+    Ok(Selected {
+        slot,
+        failed_over,
+        cohort: word.cohort(),
+        hash,
+        region,
+    })
 }
 
 /// The backend index this hash finds in a table.
 #[inline(always)]
 pub fn backend_index(region: Region, hash: u64) -> Option<u32> {
     let entry = region.base.wrapping_add(table_entry(hash, region.size));
-    TABLES.get(entry >> 1).map(|pair| if entry & 1 == 0 { pair[0] } else { pair[1] })
+    TABLES
+        .get(entry >> 1)
+        .map(|pair| if entry & 1 == 0 { pair[0] } else { pair[1] })
 }
 
 /// The backend with this index.

@@ -21,13 +21,13 @@ use crate::{
 const CSUM_IPV6: u64 = 1 << 7;
 
 /// A packet at TC.
-pub struct TcFrame {
-    ctx: TcContext,
+pub struct TcFrame<'a> {
+    ctx: &'a TcContext,
 }
 
-impl TcFrame {
+impl<'a> TcFrame<'a> {
     /// Wraps the hook's context.
-    pub fn new(ctx: TcContext) -> Self {
+    pub fn new(ctx: &'a TcContext) -> Self {
         Self { ctx }
     }
 
@@ -63,7 +63,7 @@ fn accepted(code: i64) -> Result<(), Refused> {
     if code == 0 { Ok(()) } else { Err(Refused) }
 }
 
-impl Frame for TcFrame {
+impl Frame for TcFrame<'_> {
     #[inline(always)]
     fn start(&self) -> usize {
         self.ctx.data()
@@ -84,7 +84,11 @@ impl Frame for TcFrame {
         let linear = self.end().wrapping_sub(self.start()) as u32;
         let len = self.ctx.len();
         if linear < HEADERS_MAX_BYTES && linear < len {
-            let wanted = if len < HEADERS_MAX_BYTES { len } else { HEADERS_MAX_BYTES };
+            let wanted = if len < HEADERS_MAX_BYTES {
+                len
+            } else {
+                HEADERS_MAX_BYTES
+            };
             // SAFETY: the context is the one this program was called with. If the helper fails the
             // packet is as readable as before and parsing says what is missing.
             unsafe { bpf_skb_pull_data(self.skb(), wanted) };
@@ -107,7 +111,10 @@ impl Frame for TcFrame {
                 .or_else(|_| self.replace_l4(check, 0, sum, pseudo))?;
             self.store(L3_OFFSET + v6_offset, &rewrite.addr.words)?;
         } else {
-            let (old, new) = (u64::from(old_addr.v4_word()), u64::from(rewrite.addr.v4_word()));
+            let (old, new) = (
+                u64::from(old_addr.v4_word()),
+                u64::from(rewrite.addr.v4_word()),
+            );
             // SAFETY: the context is the one this program was called with.
             accepted(unsafe {
                 bpf_l3_csum_replace(self.skb(), L3_OFFSET as u32 + 10, old, new, 4)
@@ -117,7 +124,12 @@ impl Frame for TcFrame {
         }
         if rewrite.reset {
             let flags = packet.reset_flags();
-            self.replace_l4(check, u64::from(packet.offset_and_flags), u64::from(flags), 2)?;
+            self.replace_l4(
+                check,
+                u64::from(packet.offset_and_flags),
+                u64::from(flags),
+                2,
+            )?;
             self.store(l4 + 12, &flags)?;
         }
         self.replace_l4(check, u64::from(old_port.0), u64::from(rewrite.port.0), 2)?;

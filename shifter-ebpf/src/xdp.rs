@@ -3,10 +3,7 @@
 //! XDP sees complete checksums only on real NICs. On veth and virtio a local peer may have left the
 //! checksum to its "hardware": the daemon refuses this hook where such a packet would leave again.
 
-use aya_ebpf::{
-    helpers::generated::bpf_xdp_get_buff_len,
-    programs::XdpContext,
-};
+use aya_ebpf::{helpers::generated::bpf_xdp_get_buff_len, programs::XdpContext};
 use shifter_common::{checksum::Delta, tcp::Sender};
 
 use crate::{
@@ -15,13 +12,13 @@ use crate::{
 };
 
 /// A packet at XDP.
-pub struct XdpFrame {
-    ctx: XdpContext,
+pub struct XdpFrame<'a> {
+    ctx: &'a XdpContext,
 }
 
-impl XdpFrame {
+impl<'a> XdpFrame<'a> {
     /// Wraps the hook's context.
-    pub fn new(ctx: XdpContext) -> Self {
+    pub fn new(ctx: &'a XdpContext) -> Self {
         Self { ctx }
     }
 
@@ -70,7 +67,7 @@ impl XdpFrame {
     }
 }
 
-impl Frame for XdpFrame {
+impl Frame for XdpFrame<'_> {
     #[inline(always)]
     fn start(&self) -> usize {
         self.ctx.data()

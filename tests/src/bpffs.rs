@@ -19,8 +19,14 @@ impl Bpffs {
     /// If the kernel refuses, which takes the root user.
     pub fn mount(label: &str) -> Self {
         let scratch = Scratch::new(label);
-        mount(Some("bpf"), scratch.path(), Some("bpf"), MsFlags::empty(), None::<&str>)
-            .unwrap_or_else(|err| panic!("mounting bpffs at {}: {err}", scratch.path().display()));
+        mount(
+            Some("bpf"),
+            scratch.path(),
+            Some("bpf"),
+            MsFlags::empty(),
+            None::<&str>,
+        )
+        .unwrap_or_else(|err| panic!("mounting bpffs at {}: {err}", scratch.path().display()));
         Self { scratch }
     }
 

@@ -1,9 +1,14 @@
 //! What the kernel and end-to-end tests of shifter stand on.
 
+pub mod backend;
 pub mod bpffs;
+pub mod daemon;
+pub mod http;
+pub mod load;
 pub mod netns;
 pub mod packet;
 pub mod process;
 pub mod reap;
 pub mod scratch;
 pub mod world;
+pub mod wrk;

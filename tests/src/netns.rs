@@ -4,6 +4,7 @@ use std::{
     ffi::OsStr,
     fs::{self, File},
     io::Write as _,
+    ops::Deref,
     os::{fd::AsRawFd as _, unix::process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -27,6 +28,13 @@ use crate::{
 #[derive(Debug)]
 pub struct Netns {
     path: PathBuf,
+    inside: Inside,
+}
+
+/// A handle to a namespace, for those who act in it. It keeps the namespace's sockets and interfaces
+/// alive, not its name or its processes.
+#[derive(Clone, Debug)]
+pub struct Inside {
     file: Arc<File>,
 }
 
@@ -53,10 +61,10 @@ impl Netns {
             .unwrap_or_else(|err| panic!("bind mount at {}: {err}", path.display()));
             File::open(&path).unwrap_or_else(|err| panic!("{}: {err}", path.display()))
         });
-        let netns = Self {
-            path,
+        let inside = Inside {
             file: Arc::new(file),
         };
+        let netns = Self { path, inside };
         netns.ip("link set lo up");
         netns
     }
@@ -66,6 +74,28 @@ impl Netns {
         &self.path
     }
 
+    /// A handle that may outlive this guard.
+    pub fn inside(&self) -> Inside {
+        self.inside.clone()
+    }
+
+    /// Processes inside.
+    pub fn pids(&self) -> Vec<nix::unistd::Pid> {
+        Namespace::of(&self.path)
+            .map(Namespace::pids)
+            .unwrap_or_default()
+    }
+}
+
+impl Deref for Netns {
+    type Target = Inside;
+
+    fn deref(&self) -> &Inside {
+        &self.inside
+    }
+}
+
+impl Inside {
     /// Runs a closure on a thread of its own inside the namespace. Sockets it makes stay inside
     /// wherever they are used later.
     ///
@@ -106,7 +136,7 @@ impl Netns {
         self.tool_with_input(program, args, "")
     }
 
-    /// As [`Netns::tool`], with text on its standard input.
+    /// As [`Inside::tool`], with text on its standard input.
     ///
     /// # Panics
     /// If it cannot be run or fails, with what it said.
@@ -158,13 +188,6 @@ impl Netns {
         let path = Path::new("/proc/sys").join(name.replace('.', "/"));
         let written = self.run(|| fs::write(&path, value));
         written.unwrap_or_else(|err| panic!("{} = {value}: {err}", path.display()));
-    }
-
-    /// Processes inside.
-    pub fn pids(&self) -> Vec<nix::unistd::Pid> {
-        Namespace::of(&self.path)
-            .map(Namespace::pids)
-            .unwrap_or_default()
     }
 }
 

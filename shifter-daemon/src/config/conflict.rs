@@ -7,7 +7,11 @@ use std::{
 
 use shifter_common::wire::Diagnostic;
 
-use super::{place::Place, report::shown, service::ServiceFile};
+use super::{
+    place::Lines,
+    report::{SHOWN_MAX_COUNT, not_shown, shown},
+    service::ServiceFile,
+};
 use crate::model::{ServiceSpec, Services};
 
 /// Checks files against each other. They are taken in the order of their names; one that does not
@@ -61,14 +65,19 @@ fn misnamed(file: &ServiceFile, files: &[&ServiceFile]) -> Vec<Diagnostic> {
     if name == stem {
         return Vec::new();
     }
-    let mut found = vec![file.problem(
+    let lines = Lines::new(&file.text);
+    let mut found = vec![problem(
+        file,
+        &lines,
         file.name_at,
         format!("service \"{name}\" stands in a file of another name"),
         format!("call the file {name}.toml, or the service {}", shown(stem)),
     )];
     let twin = |other: &&&ServiceFile| other.file != file.file && other.spec.name == *name;
     if let Some(other) = files.iter().find(twin) {
-        found.push(file.problem(
+        found.push(problem(
+            file,
+            &lines,
             file.name_at,
             format!("service \"{name}\" is in {} as well", other.file),
             "a service has one file; remove one of the two",
@@ -77,15 +86,21 @@ fn misnamed(file: &ServiceFile, files: &[&ServiceFile]) -> Vec<Diagnostic> {
     found
 }
 
-impl ServiceFile {
-    fn problem(&self, at: Place, message: String, help: impl Into<String>) -> Diagnostic {
-        Diagnostic {
-            file: self.file.clone(),
-            line: at.line,
-            column: at.column,
-            message,
-            help: help.into(),
-        }
+/// A problem at a byte offset of the file.
+fn problem(
+    file: &ServiceFile,
+    lines: &Lines<'_>,
+    at: usize,
+    message: String,
+    help: impl Into<String>,
+) -> Diagnostic {
+    let place = lines.place(at);
+    Diagnostic {
+        file: file.file.clone(),
+        line: place.line,
+        column: place.column,
+        message,
+        help: help.into(),
     }
 }
 
@@ -125,6 +140,7 @@ impl Claims {
 
     /// What the file claims that another service holds.
     fn conflicts(&self, file: &ServiceFile) -> Vec<Diagnostic> {
+        let lines = Lines::new(&file.text);
         let vips = file
             .spec
             .vips
@@ -135,9 +151,15 @@ impl Claims {
         let backends = slots
             .flat_map(|(slot, places)| slot.backends.iter().zip(places))
             .map(|(backend, &at)| ("backend", backend.addr, at));
-        vips.chain(backends)
-            .filter_map(|(role, addr, at)| {
-                let claim = self.by_address.get(&addr)?;
+        let claimed: Vec<_> = vips
+            .chain(backends)
+            .filter_map(|(role, addr, at)| Some((role, addr, at, self.by_address.get(&addr)?)))
+            .collect();
+        let hidden = claimed.len().saturating_sub(SHOWN_MAX_COUNT);
+        claimed
+            .into_iter()
+            .take(SHOWN_MAX_COUNT)
+            .map(|(role, addr, at, claim)| {
                 let Claim {
                     role: other_role,
                     service,
@@ -157,8 +179,9 @@ impl Claims {
                 let message = format!(
                     "{role} \"{addr}\" is a {other_role} of service \"{service}\" ({holds})"
                 );
-                Some(file.problem(at, message, help))
+                problem(file, &lines, at, message, help)
             })
+            .chain((hidden > 0).then(|| not_shown(&file.file, hidden)))
             .collect()
     }
 }

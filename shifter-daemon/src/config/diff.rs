@@ -6,8 +6,8 @@ use shifter_common::wire::{ConfigChange, Effect, EstablishedPolicy};
 
 use super::format_duration;
 use crate::model::{
-    BackendSpec, HookSpec, InterfaceSpec, NodeSpec, OnEmpty, Plane, ProbeCheck, ProbeSpec,
-    Protocol, ServiceSpec, Slot,
+    Affinity, BackendSpec, HookSpec, InterfaceSpec, NodeSpec, OnEmpty, Plane, ProbeCheck,
+    ProbeSpec, Protocol, ServiceSpec, Slot,
 };
 
 /// Elements of a list that are shown one by one.
@@ -18,75 +18,63 @@ type BeforeAfter = (String, String);
 /// Writes a value of the node file.
 type ShowNode = fn(&NodeSpec) -> String;
 
-/// The keys in which two specifications of a service differ; with no old one, all keys. Values are
-/// written as in the file.
-pub fn diff(old: Option<&ServiceSpec>, new: &ServiceSpec) -> Vec<ConfigChange> {
-    let mut changes = Vec::new();
-    let mut add = |key: &str, (before, after): BeforeAfter, reason: &str| {
-        changes.push(ConfigChange {
-            service: new.name.clone(),
-            key: key.to_owned(),
-            before,
-            after,
-            effect: Effect::Now,
-            reason: reason.to_owned(),
-        });
-    };
+/// The keys in which two specifications of a service differ. Values are written as in the file.
+pub fn diff(old: &ServiceSpec, new: &ServiceSpec) -> Vec<ConfigChange> {
     let lists = |list: fn(&ServiceSpec) -> BTreeMap<SocketAddr, String>| {
-        list_change(old.map(list), list(new))
+        list_change(&list(old), &list(new))
     };
     let plain = |show: fn(&ServiceSpec) -> String| {
-        let (before, after) = (old.map(show).unwrap_or_default(), show(new));
+        let (before, after) = (show(old), show(new));
         (before != after).then_some((before, after))
     };
-    let rows: [(&str, Option<BeforeAfter>, &str); 11] = [
-        ("service.vip", lists(vips), ""),
-        (
-            "service.protocol",
-            plain(|spec| protocol(spec.protocol)),
-            "",
-        ),
-        ("service.plane", plain(|spec| plane(spec.plane)), ""),
-        (
-            "service.affinity",
-            plain(|spec| quoted(affinity(spec))),
-            "new connections of a client may go to another version or backend than before",
-        ),
+    let rows: [(&str, Option<BeforeAfter>); 11] = [
+        ("service.vip", lists(vips)),
+        ("service.protocol", plain(|spec| protocol(spec.protocol))),
+        ("service.plane", plain(|spec| plane(spec.plane))),
+        ("service.affinity", plain(|spec| affinity(spec.affinity))),
         (
             "service.default_slot",
             plain(|spec| quoted(spec.default_slot)),
-            "traffic stays where it is; a start that finds no state will use it",
         ),
-        (
-            "service.on_empty",
-            plain(|spec| on_empty(spec.on_empty)),
-            "",
-        ),
-        ("slot.a.backends", lists(|spec| backends(spec, Slot::A)), ""),
-        ("slot.b.backends", lists(|spec| backends(spec, Slot::B)), ""),
-        (
-            "probe.readiness",
-            plain(|spec| readiness(&spec.readiness)),
-            "",
-        ),
+        ("service.on_empty", plain(|spec| on_empty(spec.on_empty))),
+        ("slot.a.backends", lists(|spec| backends(spec, Slot::A))),
+        ("slot.b.backends", lists(|spec| backends(spec, Slot::B))),
+        ("probe.readiness", plain(|spec| readiness(&spec.readiness))),
         (
             "drain.timeout",
             plain(|spec| quoted(format_duration(spec.drain_timeout))),
-            "",
         ),
         (
             "rollback.established",
             plain(|spec| established(spec.rollback_established)),
-            "",
         ),
     ];
-    for (key, change, reason) in rows {
-        if let Some(change) = change {
-            // A new service has no clients to warn about.
-            add(key, change, if old.is_some() { reason } else { "" });
+    rows.into_iter()
+        .filter_map(|(key, change)| {
+            let (before, after) = change?;
+            Some(ConfigChange {
+                service: new.name.clone(),
+                key: key.to_owned(),
+                before,
+                after,
+                effect: Effect::Now,
+                reason: remark(key).to_owned(),
+            })
+        })
+        .collect()
+}
+
+/// What a person should know who changes this key.
+fn remark(key: &str) -> &'static str {
+    match key {
+        "service.affinity" => {
+            "new connections of a client may go to another version or backend than before"
         }
+        "service.default_slot" => {
+            "traffic stays where it is; a start that finds no state will use it"
+        }
+        _ => "",
     }
-    changes
 }
 
 /// The keys in which two specifications of the node differ. None takes effect while the daemon
@@ -153,20 +141,14 @@ pub fn diff_node(old: &NodeSpec, new: &NodeSpec) -> Vec<ConfigChange> {
 /// Both lists as they are if they are short; else what is only in one of them, and how many others
 /// there are. The order of a list means nothing.
 fn list_change(
-    old: Option<BTreeMap<SocketAddr, String>>,
-    new: BTreeMap<SocketAddr, String>,
+    old: &BTreeMap<SocketAddr, String>,
+    new: &BTreeMap<SocketAddr, String>,
 ) -> Option<BeforeAfter> {
-    let was_there = old.is_some();
-    let old = old.unwrap_or_default();
-    if was_there && old == new {
-        return None;
-    }
     let is_short = old.len().max(new.len()) <= LISTED_MAX_COUNT;
     let list = |of: &BTreeMap<SocketAddr, String>, other: &BTreeMap<SocketAddr, String>| {
-        let differs = |(addr, text): &(&SocketAddr, &String)| other.get(addr) != Some(text);
         let shown: Vec<_> = of
             .iter()
-            .filter(|entry| is_short || differs(entry))
+            .filter(|&(addr, text)| is_short || other.get(addr) != Some(text))
             .map(|(_, text)| text.as_str())
             .take(LISTED_MAX_COUNT)
             .collect();
@@ -177,12 +159,7 @@ fn list_change(
         };
         format!("[{}{rest}]", shown.join(", "))
     };
-    let before = if was_there {
-        list(&old, &new)
-    } else {
-        String::new()
-    };
-    Some((before, list(&new, &old)))
+    (old != new).then(|| (list(old, new), list(new, old)))
 }
 
 fn quoted(value: impl Display) -> String {
@@ -218,12 +195,11 @@ fn plane(plane: Plane) -> String {
     })
 }
 
-fn affinity(spec: &ServiceSpec) -> &'static str {
-    use crate::model::Affinity;
-    match spec.affinity {
+fn affinity(affinity: Affinity) -> String {
+    quoted(match affinity {
         Affinity::Connection => "connection",
         Affinity::Client => "client",
-    }
+    })
 }
 
 fn on_empty(on_empty: OnEmpty) -> String {

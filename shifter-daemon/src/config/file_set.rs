@@ -19,10 +19,12 @@ pub struct LoadedServices {
     pub files: BTreeMap<String, ServiceFile>,
     /// All problems, by file and place.
     pub diagnostics: Vec<Diagnostic>,
+    /// Services that have a file, good or bad.
+    pub names: BTreeSet<String>,
     /// Services whose file is there but bad: they keep what is in force for them.
     pub refused: BTreeSet<String>,
-    /// Whether the directory could be read. If not, a service without file is not gone: nothing is
-    /// known of it.
+    /// Whether the directory could be read. If not, a service that is not in `names` is not gone:
+    /// nothing is known of it.
     pub dir_read: bool,
 }
 
@@ -67,6 +69,12 @@ pub fn collect(texts: Vec<(String, Result<String, Diagnostic>)>) -> LoadedServic
     loaded
         .refused
         .retain(|name| !loaded.services.contains_key(name));
+    loaded.names = loaded
+        .services
+        .keys()
+        .chain(&loaded.refused)
+        .cloned()
+        .collect();
     loaded.diagnostics.extend(problems);
     loaded.sort();
     loaded

@@ -120,7 +120,7 @@ fn interfaces(top: &Section<'_>, report: &mut Report<'_>) -> Vec<InterfaceSpec> 
             .and_then(|field| interface_name(field, report));
         if let (Some(name), Some(field)) = (name, &name_field) {
             if let Some(first) = seen.get(name) {
-                let line = report.place(first).line;
+                let line = report.line(first);
                 report.value(
                     &field.at(),
                     format!("interface {} is given twice", shown(name)),

@@ -37,20 +37,21 @@ impl<'t> Lines<'t> {
         Self { text, starts }
     }
 
+    /// The line of a byte offset, from 1.
+    pub fn line(&self, offset: usize) -> u32 {
+        saturate(self.starts.partition_point(|&start| start <= offset).max(1))
+    }
+
     /// The place of a byte offset. An offset past the end is the end; one inside a character is
     /// that character.
     pub fn place(&self, offset: usize) -> Place {
-        let offset = offset.min(self.text.len());
-        let line = self.starts.partition_point(|&start| start <= offset).max(1);
-        let before = self.text.get(self.starts[line - 1]..).unwrap_or_default();
-        let length = offset.saturating_sub(self.starts[line - 1]);
-        let column = before
-            .char_indices()
-            .take_while(|(at, c)| at + c.len_utf8() <= length)
-            .count();
+        let end = self.text.floor_char_boundary(offset);
+        let line = self.line(end);
+        let start = self.starts[line as usize - 1];
+        let before = self.text.get(start..end).unwrap_or_default();
         Place {
-            line: saturate(line),
-            column: saturate(column + 1),
+            line,
+            column: saturate(before.chars().count() + 1),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! How the VIPs and backends of one service must fit together.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     net::{IpAddr, SocketAddr},
     ops::Range,
@@ -75,7 +75,7 @@ fn vips_differ(vips: &[Spanned<SocketAddr>], report: &mut Report<'_>) {
     for vip in vips {
         let (addr, at) = (*vip.get_ref(), vip.span());
         if let Some(first) = seen.get(&addr) {
-            let line = report.place(first).line;
+            let line = report.line(first);
             report.value(
                 &at,
                 format!("VIP \"{addr}\" is given twice"),
@@ -88,11 +88,12 @@ fn vips_differ(vips: &[Spanned<SocketAddr>], report: &mut Report<'_>) {
 }
 
 fn backends_differ(addresses: &Addresses<'_>, report: &mut Report<'_>) {
+    let vips: BTreeSet<_> = addresses.vips.iter().map(|vip| *vip.get_ref()).collect();
     let mut seen = BTreeMap::<SocketAddr, (Slot, Range<usize>)>::new();
     for (slot, read) in Slot::ALL.into_iter().zip(addresses.slots) {
         for backend in &read.backends {
             let (addr, at) = (backend.get_ref().addr, backend.span());
-            if addresses.vips.iter().any(|vip| *vip.get_ref() == addr) {
+            if vips.contains(&addr) {
                 report.value(
                     &at,
                     format!("backend \"{addr}\" is a VIP of this service"),
@@ -104,7 +105,7 @@ fn backends_differ(addresses: &Addresses<'_>, report: &mut Report<'_>) {
                     seen.insert(addr, (slot, at));
                 }
                 Some((first_slot, first)) => {
-                    let line = report.place(first).line;
+                    let line = report.line(first);
                     let (message, help) = if *first_slot == slot {
                         (
                             format!("backend \"{addr}\" is given twice"),
@@ -131,11 +132,13 @@ fn families_fit(
     vips: &[Spanned<SocketAddr>],
     report: &mut Report<'_>,
 ) {
-    let vip_of = |family| {
+    let first_of = |family| {
         vips.iter()
             .map(|vip| *vip.get_ref())
             .find(|&vip| Family::of(vip) == family)
     };
+    let firsts = Family::ALL.map(first_of);
+    let vip_of = |family: Family| firsts[family as usize];
     let mut stranger = false;
     for backend in &read.backends {
         let addr = backend.get_ref().addr;

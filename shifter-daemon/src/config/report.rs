@@ -7,7 +7,7 @@ use shifter_common::wire::Diagnostic;
 use super::place::{Lines, Place};
 
 /// Problems shown for one file; more of them only hide the first.
-const SHOWN_MAX_COUNT: usize = 100;
+pub(super) const SHOWN_MAX_COUNT: usize = 100;
 
 /// Collects the problems of one file while it is walked.
 #[derive(Debug)]
@@ -79,7 +79,7 @@ impl<'t> Report<'t> {
 
     /// A problem of the TOML parser. If `local`, it understood the rest of the file.
     pub fn syntax(&mut self, at: usize, local: bool, message: String, help: String) {
-        let line = self.lines.place(at).line;
+        let line = self.lines.line(at);
         if at >= self.guessed_from || !self.guessed_lines.insert(line) {
             return;
         }
@@ -98,9 +98,9 @@ impl<'t> Report<'t> {
         });
     }
 
-    /// The place of an offset.
-    pub fn place(&self, at: &Range<usize>) -> Place {
-        self.lines.place(at.start)
+    /// The line something stands in.
+    pub fn line(&self, at: &Range<usize>) -> u32 {
+        self.lines.line(at.start)
     }
 
     /// The value if there was no problem, all problems in the order of their places otherwise.
@@ -130,13 +130,7 @@ impl<'t> Report<'t> {
             })
             .collect();
         if hidden > 0 {
-            diagnostics.push(Diagnostic {
-                file: self.file.to_owned(),
-                line: 0,
-                column: 0,
-                message: format!("{hidden} more problems are not shown"),
-                help: "mend those above first".to_owned(),
-            });
+            diagnostics.push(not_shown(self.file, hidden));
         }
         Err(diagnostics)
     }
@@ -153,10 +147,21 @@ impl<'t> Report<'t> {
             .retain(|problem| match (problem.rests_on, &problem.at) {
                 (RestsOn::Syntax, _) => true,
                 (RestsOn::Value, Some(at)) => {
-                    at.end <= guessed_from && !guessed_lines.contains(&lines.place(at.start).line)
+                    at.end < guessed_from && !guessed_lines.contains(&lines.line(at.start))
                 }
                 (RestsOn::Value, None) | (RestsOn::Whole, _) => false,
             });
+    }
+}
+
+/// Stands for the problems after the first [`SHOWN_MAX_COUNT`].
+pub(super) fn not_shown(file: &str, count: usize) -> Diagnostic {
+    Diagnostic {
+        file: file.to_owned(),
+        line: 0,
+        column: 0,
+        message: format!("{count} more problems are not shown"),
+        help: "mend those above first".to_owned(),
     }
 }
 

@@ -8,7 +8,6 @@ use toml::Spanned;
 use super::{
     address,
     field::Field,
-    place::Place,
     probe, relations,
     report::{Report, shown},
     schema,
@@ -32,12 +31,14 @@ pub struct ServiceFile {
     pub file: String,
     /// What it asks for.
     pub spec: ServiceSpec,
-    /// Where the name stands.
-    pub(super) name_at: Place,
+    /// What it says, to find places in.
+    pub(super) text: String,
+    /// Where the name stands, in bytes.
+    pub(super) name_at: usize,
     /// Where the VIPs stand, in the order of the specification.
-    pub(super) vips_at: Vec<Place>,
+    pub(super) vips_at: Vec<usize>,
     /// Where the backends of each slot stand, in the order of the specification.
-    pub(super) backends_at: [Vec<Place>; 2],
+    pub(super) backends_at: [Vec<usize>; 2],
 }
 
 impl ServiceFile {
@@ -49,7 +50,7 @@ impl ServiceFile {
         let mut report = Report::new(file, text);
         let tree = syntax::parse(text, &mut report);
         let top = Section::top(schema::SERVICE_FILE, tree.get_ref(), &mut report);
-        let read = read(file, &top, &mut report);
+        let read = read(file, text, &top, &mut report);
         report.finish(read)
     }
 }
@@ -62,7 +63,7 @@ pub fn parse_service(file: &str, text: &str) -> Result<ServiceSpec, Vec<Diagnost
     ServiceFile::parse(file, text).map(|read| read.spec)
 }
 
-fn read(file: &str, top: &Section<'_>, report: &mut Report<'_>) -> ServiceFile {
+fn read(file: &str, text: &str, top: &Section<'_>, report: &mut Report<'_>) -> ServiceFile {
     let service = top.section("service", &schema::service::SERVICE, report);
     if top.get("service").is_none() {
         report.whole(
@@ -88,20 +89,13 @@ fn read(file: &str, top: &Section<'_>, report: &mut Report<'_>) -> ServiceFile {
     let probe = top.section("probe", &schema::service::PROBE, report);
     let drain = top.section("drain", &schema::service::DRAIN, report);
     let rollback = top.section("rollback", &schema::service::ROLLBACK, report);
-    let places = |read: &SlotRead| {
-        read.backends
-            .iter()
-            .map(|b| report.place(&b.span()))
-            .collect()
-    };
+    let starts = |read: &SlotRead| read.backends.iter().map(|b| b.span().start).collect();
     ServiceFile {
         file: file.to_owned(),
-        name_at: name
-            .as_ref()
-            .map(|name| report.place(&name.at()))
-            .unwrap_or_default(),
-        vips_at: vips.iter().map(|vip| report.place(&vip.span())).collect(),
-        backends_at: [places(&slots[0]), places(&slots[1])],
+        text: text.to_owned(),
+        name_at: name.as_ref().map_or(0, |name| name.at().start),
+        vips_at: vips.iter().map(|vip| vip.span().start).collect(),
+        backends_at: [starts(&slots[0]), starts(&slots[1])],
         spec: ServiceSpec {
             name: name
                 .and_then(|name| service_name(&name, report))

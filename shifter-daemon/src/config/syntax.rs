@@ -6,7 +6,7 @@ use super::report::Report;
 
 /// What would be right, by how the parser's message begins, where the parser understands all that
 /// follows.
-const LOCAL: [(&str, &str); 14] = [
+pub(super) const LOCAL: [(&str, &str); 15] = [
     (
         "string values must be quoted",
         "write it in quotes, as in name = \"orders\"",
@@ -17,18 +17,18 @@ const LOCAL: [(&str, &str); 14] = [
     ),
     ("invalid boolean", "write true or false"),
     ("invalid float", "write addresses and durations in quotes"),
-    ("invalid integer", "write addresses and durations in quotes"),
+    ("invalid time", "write addresses and durations in quotes"),
     (
         "unexpected leading zero",
         "write numbers without zeros in front",
     ),
     ("`_` may only go between digits", "write 1000 or 1_000"),
     (
-        "invalid basic string",
+        "invalid basic string, expected `\"",
         "close the text with \" on the same line",
     ),
     (
-        "invalid literal string",
+        "invalid literal string, expected `'`",
         "close the text with ' on the same line",
     ),
     ("missing escaped value", "write \\\\ for a backslash"),
@@ -38,11 +38,12 @@ const LOCAL: [(&str, &str); 14] = [
         "write each key on a line of its own",
     ),
     ("invalid unquoted key", "keys are letters, digits, - and _"),
+    ("extra comma in", "leave out the comma"),
     ("unquoted keys cannot be empty", "write a key before the ="),
 ];
 
 /// The same where the structure of what follows is unclear.
-const STRUCTURAL: [(&str, &str); 7] = [
+pub(super) const STRUCTURAL: [(&str, &str); 7] = [
     (
         "missing comma between array elements",
         "separate elements with commas, close with ]",

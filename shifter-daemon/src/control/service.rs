@@ -22,6 +22,25 @@ pub struct BackendHealth {
     pub ready: bool,
     /// Why not; empty if ready.
     pub reason: String,
+    /// Whether that is knowledge: a probe has spoken, or the packet path held it ready.
+    pub is_known: bool,
+}
+
+impl BackendHealth {
+    /// Known to be ready.
+    pub fn ready() -> Self {
+        Self { ready: true, reason: String::new(), is_known: true }
+    }
+
+    /// Known not to be ready.
+    pub fn not_ready(reason: impl Into<String>) -> Self {
+        Self { ready: false, reason: reason.into(), is_known: true }
+    }
+
+    /// Nothing is known yet.
+    pub fn unknown() -> Self {
+        Self { ready: false, reason: "not probed yet".into(), is_known: false }
+    }
 }
 
 /// The wanted state of one service.
@@ -54,9 +73,8 @@ impl ServiceControl {
         let mut this = Self { spec, record, health: BTreeMap::new(), detached_reason: None };
         for (slot, backend) in this.backends() {
             let was_ready = published.is_some_and(|p| p.ready.contains(&(slot, backend)));
-            let health = if was_ready { BackendHealth { ready: true, reason: String::new() } } else {
-                BackendHealth { ready: false, reason: "not probed yet".into() }
-            };
+            let health =
+                if was_ready { BackendHealth::ready() } else { this.first_health() };
             this.health.insert((slot, backend), health);
         }
         this
@@ -146,19 +164,24 @@ impl ServiceControl {
 
     /// Takes a changed file over. Health of backends that stay is kept.
     pub fn respec(&mut self, spec: ServiceSpec) -> Vec<ConfigChange> {
-        let changes = crate::config::diff(Some(&self.spec), &spec);
+        let changes = crate::config::diff(&self.spec, &spec);
         self.spec = spec;
         let mut health = BTreeMap::new();
         for key in self.backends() {
-            let known = self.health.remove(&key).unwrap_or_else(|| BackendHealth {
-                ready: false,
-                reason: "not probed yet".into(),
-            });
+            let known = self.health.remove(&key).unwrap_or_else(|| self.first_health());
             health.insert(key, known);
         }
         self.health = health;
         self.detached_reason = None;
         changes
+    }
+
+    /// Health of a backend before its first probe.
+    fn first_health(&self) -> BackendHealth {
+        match self.spec.readiness.check {
+            ProbeCheck::None => BackendHealth::ready(),
+            ProbeCheck::Tcp | ProbeCheck::Http { .. } => BackendHealth::unknown(),
+        }
     }
 
     /// Sets the canary's weight.
@@ -187,6 +210,33 @@ impl ServiceControl {
 
     /// Why the kernel may not select a slot; `None` if it may.
     pub fn ineligible_reason(&self, slot: Slot) -> Option<String> {
+        self.own_reason(slot).or_else(|| {
+            // A slot takes another one's share when that one has failed, not when nobody has looked
+            // at it yet: at a first start both are probed, and one of them answers first.
+            let other = slot.other();
+            let is_waiting = self.wants(other) && self.is_unknown(other);
+            is_waiting.then(|| format!("slot {other} has not been probed yet"))
+        })
+    }
+
+    /// Whether the weight asks for new flows in a slot.
+    fn wants(&self, slot: Slot) -> bool {
+        match self.role(slot) {
+            Role::Baseline => self.record.weight_bp < WEIGHT_FULL_BP,
+            Role::Canary => self.record.weight_bp > 0,
+        }
+    }
+
+    /// Whether a slot is not eligible merely because some of its backends were not probed yet.
+    fn is_unknown(&self, slot: Slot) -> bool {
+        let backends = &self.spec.slot(slot).backends;
+        self.own_reason(slot).is_some()
+            && self.drained(slot).is_none()
+            && backends.iter().any(|backend| !self.health(slot, backend.addr).is_known)
+    }
+
+    /// What about a slot itself speaks against it.
+    fn own_reason(&self, slot: Slot) -> Option<String> {
         let backends = &self.spec.slot(slot).backends;
         if backends.is_empty() {
             return Some("no backends".into());

@@ -88,7 +88,10 @@ impl Dataplane for MemoryDataplane {
             state.words.insert(plan.name.clone(), word);
             state.plans.insert(plan.name.clone(), plan.clone());
             state.history.push(plan.clone());
-            Ok(Publication { word, stored_at: has_changed.then(Instant::now) })
+            Ok(Publication {
+                word,
+                stored_at: has_changed.then(Instant::now),
+            })
         })
     }
 
@@ -131,7 +134,11 @@ impl FlowTable for MemoryDataplane {
         let entries_count = self.with(|state| state.live.values().sum());
         // Without backend indexes the flows cannot be told apart further than by their number.
         let live = std::collections::HashMap::from([(0, entries_count)]);
-        Ok(Census { entries_count, live, ..Census::default() })
+        Ok(Census {
+            entries_count,
+            live,
+            ..Census::default()
+        })
     }
 
     fn flows(&self, _service: &str) -> Result<Vec<ListedFlow>, DataplaneError> {
@@ -140,6 +147,10 @@ impl FlowTable for MemoryDataplane {
 
     fn reset(&self, service: &str, slot: Slot) -> Result<u64, DataplaneError> {
         Ok(self.with(|state| state.live.remove(&(service.to_owned(), slot)).unwrap_or(0)))
+    }
+
+    fn reset_again(&self, _service: &str, _slot: Slot) -> Result<(), DataplaneError> {
+        Ok(())
     }
 
     fn capacity_count(&self) -> u64 {

@@ -33,20 +33,32 @@ pub enum DataplaneError {
 }
 
 fn hint(help: &str) -> String {
-    if help.is_empty() { String::new() } else { format!(" ({help})") }
+    if help.is_empty() {
+        String::new()
+    } else {
+        format!(" ({help})")
+    }
 }
 
 impl DataplaneError {
     /// A failed system call.
     pub fn kernel(what: impl Into<String>, source: impl Into<std::io::Error>) -> Self {
-        Self::Kernel { what: what.into(), source: source.into(), help: String::new() }
+        Self::Kernel {
+            what: what.into(),
+            source: source.into(),
+            help: String::new(),
+        }
     }
 
     /// Adds what to do about it.
     #[must_use]
     pub fn with_help(self, text: impl Into<String>) -> Self {
         match self {
-            Self::Kernel { what, source, .. } => Self::Kernel { what, source, help: text.into() },
+            Self::Kernel { what, source, .. } => Self::Kernel {
+                what,
+                source,
+                help: text.into(),
+            },
             Self::Refused(_) => self,
         }
     }
@@ -167,6 +179,13 @@ pub trait FlowTable: Send + Sync {
     /// # Errors
     /// If the kernel does not answer.
     fn reset(&self, service: &str, slot: Slot) -> Result<u64, DataplaneError>;
+
+    /// Sends resets again, with the numbers that the ends have acknowledged meanwhile, to the flows
+    /// of a slot that were reset: one that was busy may not have believed the first.
+    ///
+    /// # Errors
+    /// If the kernel does not answer.
+    fn reset_again(&self, service: &str, slot: Slot) -> Result<(), DataplaneError>;
 
     /// Entries the table of established flows can hold.
     fn capacity_count(&self) -> u64;

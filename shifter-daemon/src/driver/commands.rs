@@ -16,6 +16,7 @@ use crate::{
     config::{self, LoadedServices},
     config_files,
     control::{ServiceControl, ServiceRecord},
+    dataplane::FlowTable,
 };
 
 type Answer = oneshot::Sender<Result<Reply, Refusal>>;
@@ -128,6 +129,7 @@ impl Driver {
                         )),
                     }
                     send(reply, Ok(Reply::Changed(changed)));
+                    reset_again(&*table, &name, canary);
                 });
             }
         }
@@ -252,9 +254,8 @@ impl Driver {
                 Some(control) => control.respec(spec),
                 None => {
                     let record = self.state.service(&name).cloned();
-                    let changes = config::diff(None, &spec);
                     self.services.insert(name.clone(), ServiceControl::new(spec, record, None));
-                    changes
+                    vec![new_service(&name)]
                 }
             };
             let was_adrift = old.as_ref().is_some_and(|old| old.detached_reason.is_some());
@@ -349,6 +350,18 @@ impl Driver {
     }
 }
 
+/// Repeats resets after the ends have had time to retransmit: what they then acknowledge is exactly
+/// what they will believe. Linux retransmits after 200 ms at the earliest (TCP_RTO_MIN).
+fn reset_again(table: &dyn FlowTable, service: &str, slot: Slot) {
+    for pause_ms in [300, 400, 800, 1_600] {
+        std::thread::sleep(Duration::from_millis(pause_ms));
+        if let Err(error) = table.reset_again(service, slot) {
+            tracing::warn!(service, "repeating resets: {error}");
+            return;
+        }
+    }
+}
+
 /// An answer nobody waits for any more is dropped; what was done stays done.
 pub(super) fn send(reply: Answer, answer: Result<Reply, Refusal>) {
     let _ = reply.send(answer);
@@ -360,6 +373,17 @@ pub(super) fn refusal(code: &str, message: String, help: String) -> Refusal {
 
 fn lost(name: &str) -> Refusal {
     refusal("unknown_service", format!("there is no service {name}"), String::new())
+}
+
+fn new_service(name: &str) -> ConfigChange {
+    ConfigChange {
+        service: name.to_owned(),
+        key: "service.name".into(),
+        before: String::new(),
+        after: name.to_owned(),
+        effect: Effect::Now,
+        reason: String::new(),
+    }
 }
 
 fn keys(changes: &[ConfigChange]) -> String {

@@ -30,6 +30,9 @@ use crate::{
 /// Time between two sweeps of the flow tables.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 
+/// Results of probes that are taken before anything else gets its turn.
+const PROBES_AT_ONCE_COUNT: usize = 4_096;
+
 /// Who acts when nobody asked.
 const SHIFTERD: &str = "shifterd";
 
@@ -144,7 +147,13 @@ impl Driver {
             tokio::select! {
                 // A backend that fails goes before everything an operator may ask.
                 biased;
-                Some(event) = probes.recv() => self.handle_probe(event),
+                Some(event) = probes.recv() => {
+                    self.handle_probes(event, &mut probes);
+                    // However many probes speak, an operator gets a word in between.
+                    if let Ok(call) = calls.try_recv() {
+                        self.handle_call(call);
+                    }
+                }
                 call = calls.recv() => match call {
                     Some(call) => self.handle_call(call),
                     None => return Ended::Closed,
@@ -165,28 +174,61 @@ impl Driver {
         }
     }
 
-    fn handle_probe(&mut self, event: ProbeEvent) {
-        let TargetKey { service: name, slot, addr } = event.key;
-        let Some(control) = self.services.get_mut(&name) else { return };
-        if !control.backends().contains(&(slot, addr)) {
-            return;
+    /// Takes all results that are there, then publishes each service they concern once: a thousand
+    /// backends that become ready together make one table, not a thousand.
+    fn handle_probes(&mut self, first: ProbeEvent, probes: &mut mpsc::Receiver<ProbeEvent>) {
+        let mut news: BTreeMap<String, (u16, Vec<ProbeEvent>)> = BTreeMap::new();
+        let mut event = first;
+        for taken in 1.. {
+            let name = event.key.service.clone();
+            let before = self.services.get(&name).map_or(0, ServiceControl::effective_bp);
+            if self.note_probe(&event) {
+                news.entry(name).or_insert((before, Vec::new())).1.push(event);
+            }
+            if taken == PROBES_AT_ONCE_COUNT {
+                break;
+            }
+            match probes.try_recv() {
+                Ok(next) => event = next,
+                Err(_) => break,
+            }
         }
-        let before = control.effective_bp();
-        let was_ready = control.health(slot, addr).ready;
-        let health = BackendHealth { ready: event.ready, reason: event.reason.clone() };
-        control.set_health(slot, addr, health);
-        let after = control.effective_bp();
-        if was_ready == event.ready {
-            return;
+        for (name, (before, events)) in news {
+            let stored_at = self.publish(&name);
+            let after = self.services.get(&name).map_or(0, ServiceControl::effective_bp);
+            for event in events {
+                let took = stored_at.map_or(Duration::ZERO, |at| {
+                    at.checked_duration_since(event.caused_at).unwrap_or(Duration::ZERO)
+                });
+                let TargetKey { slot, addr, .. } = event.key;
+                let (what, detail) = if event.ready {
+                    ("ready", format!("slot {slot}: {addr} is ready"))
+                } else {
+                    ("not ready", format!("slot {slot}: {addr} {}", event.reason))
+                };
+                let effective = (before, after);
+                self.record(&name, SHIFTERD, what, Some(slot), effective, nanos(took), detail);
+            }
         }
-        let stored_at = self.publish(&name);
-        let took = stored_at.map_or(Duration::ZERO, |at| at.duration_since(event.caused_at));
-        let (what, detail) = if event.ready {
-            ("ready", format!("slot {slot}: {addr} is ready"))
+    }
+
+    /// Notes what a probe found. Says whether that is news: another reason for the same state is
+    /// not, nor is the last word of a backend that was taken out meanwhile.
+    fn note_probe(&mut self, event: &ProbeEvent) -> bool {
+        let TargetKey { service, slot, addr } = &event.key;
+        let Some(control) = self.services.get_mut(service) else { return false };
+        if !control.backends().contains(&(*slot, *addr)) {
+            return false;
+        }
+        let known = control.health(*slot, *addr);
+        let health = if event.ready {
+            BackendHealth::ready()
         } else {
-            ("not ready", format!("slot {slot}: {addr} {}", event.reason))
+            BackendHealth::not_ready(event.reason.clone())
         };
-        self.record(&name, SHIFTERD, what, Some(slot), (before, after), nanos(took), detail);
+        let is_news = known.ready != health.ready || !known.is_known;
+        control.set_health(*slot, *addr, health);
+        is_news
     }
 
     /// Publishes a service's plan. Gives when the kernel could first read a change.

@@ -136,46 +136,56 @@ async fn ask_http(
         .body(Empty::<Bytes>::new())
         .map_err(|error| ProbeFailure::Unaskable(error.to_string()))?;
     let stream = connect(addr, deadline, timeout).await?;
-    let exchange = async {
-        let (mut sender, connection) = http1::Builder::new()
-            .max_buf_size(READ_LIMIT_BYTES)
-            .handshake(TokioIo::new(stream))
-            .await?;
-        let mut connection = Box::pin(connection);
-        let response = {
-            let mut response = pin!(sender.send_request(request));
-            tokio::select! {
-                response = &mut response => response?,
-                // The connection is over; the response says why.
-                _ = &mut connection => response.await?,
-            }
-        };
-        let status = response.status().as_u16();
-        let mut body = response.into_body();
-        let rest = async move {
-            let read = async {
-                let mut read_bytes = 0;
-                while read_bytes < READ_LIMIT_BYTES
-                    && let Some(Ok(frame)) = body.frame().await
-                {
-                    read_bytes += frame.data_ref().map_or(0, Bytes::len);
-                }
-            };
-            let both = async {
-                tokio::select! { () = read => {}, _ = &mut connection => {} }
-            };
-            // What is cut off here is of no interest: the verdict is out.
-            let _cut_off = timeout_at(deadline, both).await;
-        };
-        Ok((status, Box::pin(rest) as Rest))
-    };
-    timeout_at(deadline, exchange)
+    timeout_at(deadline, converse(stream, request, deadline))
         .await
         .map_err(|_| ProbeFailure::TimedOut {
             after: timeout,
             waiting: Waiting::Status,
         })?
         .map_err(|error| http_failure(&error))
+}
+
+/// Sends the request and waits for the status; what is left to read ends at `deadline`.
+async fn converse(
+    stream: TcpStream,
+    request: Request<Empty<Bytes>>,
+    deadline: time::Instant,
+) -> hyper::Result<(u16, Rest)> {
+    let (mut sender, connection) = http1::Builder::new()
+        .max_buf_size(READ_LIMIT_BYTES)
+        .handshake(TokioIo::new(stream))
+        .await?;
+    let mut connection = Box::pin(connection);
+    let mut over = false;
+    let response = {
+        let mut response = pin!(sender.send_request(request));
+        tokio::select! {
+            response = &mut response => response?,
+            // Where this was too early, the response says why.
+            _ = &mut connection => {
+                over = true;
+                response.await?
+            }
+        }
+    };
+    let status = response.status().as_u16();
+    let mut body = response.into_body();
+    let rest = async move {
+        let read = async {
+            let mut read_bytes = 0;
+            while read_bytes < READ_LIMIT_BYTES
+                && let Some(Ok(frame)) = body.frame().await
+            {
+                read_bytes += frame.data_ref().map_or(0, Bytes::len);
+            }
+        };
+        let both = async {
+            tokio::select! { () = read => {}, _ = &mut connection, if !over => {} }
+        };
+        // What is cut off here is of no interest: the verdict is out.
+        let _cut_off = timeout_at(deadline, both).await;
+    };
+    Ok((status, Box::pin(rest) as Rest))
 }
 
 fn http_failure(error: &hyper::Error) -> ProbeFailure {
@@ -363,13 +373,23 @@ mod tests {
         }
     }
 
-    /// Whether the server's words come before or after the request is sent is the kernel's choice;
+    /// Whether the server's words come after the request was sent or before is the kernel's choice;
     /// both must say the same kind of thing.
     #[tokio::test]
     async fn a_server_that_speaks_first_is_not_http() {
         let server = server(Manner::Speak(b"SSH-2.0-OpenSSH_9.2\r\n")).await;
+        let said = words(ask(&http("/"), server.addr, TIMEOUT).await.result);
+        assert!(said.starts_with("not HTTP: "), "{said}");
+
         for _ in 0..20 {
-            let said = words(ask(&http("/"), server.addr, TIMEOUT).await.result);
+            let stream = TcpStream::connect(server.addr).await.unwrap();
+            stream.readable().await.unwrap();
+            let request = Request::get("/").body(Empty::new()).unwrap();
+            let error = converse(stream, request, time::Instant::now())
+                .await
+                .err()
+                .unwrap();
+            let said = http_failure(&error).to_string();
             assert!(said.starts_with("not HTTP: "), "{said}");
         }
     }

@@ -21,15 +21,17 @@ pub const NOT_PROBED_YET: &str = "not probed yet";
 /// ```
 ///
 /// Only results in a row count: one of the other kind starts the count again. Every arrow is a
-/// [`Change`]; so the first verdict is one even where it confirms what was assumed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// [`Change`]; so the first verdict is one even where it confirms what was assumed. So is a new
+/// reason in `NotReady`, because what was true while a backend started (refused) is misleading
+/// once it runs (status 503).
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum State {
     /// No verdict yet; readiness as it was taken over.
     Assumed { ready: bool },
     /// The last verdict was ready.
     Ready,
-    /// The last verdict was not ready.
-    NotReady,
+    /// The last verdict was not ready, for this reason.
+    NotReady { failure: ProbeFailure },
 }
 
 /// Results of one kind in a row.
@@ -40,14 +42,15 @@ struct Streak {
     since: Instant,
 }
 
-/// A verdict: the first one, or one that differs from the last.
+/// A verdict: the first one, or one that differs from the last in readiness or in what is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
     /// The verdict.
     pub ready: bool,
     /// Why, in words: the last probe's failure, or how often it succeeded.
     pub reason: String,
-    /// When the answer came that began the streak that decided.
+    /// When the answer came that began the streak that decided; for a new reason, when the first
+    /// answer with it came.
     pub caused_at: Instant,
     /// When the answer came that decided.
     pub decided_at: Instant,
@@ -82,7 +85,7 @@ impl Health {
         match self.state {
             State::Assumed { ready } => ready,
             State::Ready => true,
-            State::NotReady => false,
+            State::NotReady { .. } => false,
         }
     }
 
@@ -107,29 +110,35 @@ impl Health {
         };
         self.streak = Some(streak);
 
-        let (threshold, verdict) = if success {
-            (self.success_threshold, State::Ready)
-        } else {
-            (self.failure_threshold, State::NotReady)
+        let (threshold, verdict) = match result {
+            Ok(()) => (self.success_threshold, State::Ready),
+            Err(failure) => (self.failure_threshold, State::NotReady { failure }),
         };
         if streak.count < threshold || self.state == verdict {
             return None;
         }
-        self.state = verdict;
-        let mut reason = match result {
-            Ok(()) => "answered".to_owned(),
-            Err(failure) => failure.to_string(),
+        let is_new_reason = self.decided() && !self.ready() && !success;
+        let reason = match &verdict {
+            State::NotReady { failure } if is_new_reason => failure.to_string(),
+            State::NotReady { failure } => in_a_row(failure.to_string(), streak.count, "failures"),
+            _ => in_a_row("answered".into(), streak.count, "successes"),
         };
-        if streak.count > 1 {
-            let kind = if success { "successes" } else { "failures" };
-            reason = format!("{reason}; {} {kind} in a row", streak.count);
-        }
+        let caused_at = if is_new_reason { at } else { streak.since };
+        self.state = verdict;
         Some(Change {
             ready: success,
             reason,
-            caused_at: streak.since,
+            caused_at,
             decided_at: at,
         })
+    }
+}
+
+fn in_a_row(what: String, count: u32, kind: &str) -> String {
+    if count > 1 {
+        format!("{what}; {count} {kind} in a row")
+    } else {
+        what
     }
 }
 
@@ -150,7 +159,7 @@ mod tests {
         }
     }
 
-    /// Runs results ('+' success, '-' failure), one a second from second 0, and writes each change
+    /// Runs results ('+' success, '-' status 503, '!' refused), one a second from second 0, and writes each change
     /// as `R` or `N`, then the second of its cause and of its decision.
     fn run(thresholds: (u32, u32), initially_ready: bool, results: &str) -> String {
         let mut health = Health::new(&spec(thresholds.0, thresholds.1), initially_ready);
@@ -160,10 +169,10 @@ mod tests {
         let second = |at: Instant| at.duration_since(start).as_secs();
         let mut changes = Vec::new();
         for (at, result) in (0..).zip(results.chars()) {
-            let result = if result == '+' {
-                Ok(())
-            } else {
-                Err(ProbeFailure::Status(503))
+            let result = match result {
+                '+' => Ok(()),
+                '-' => Err(ProbeFailure::Status(503)),
+                _ => Err(ProbeFailure::Refused),
             };
             if let Some(change) = health.observe(result, start + Duration::from_secs(at)) {
                 assert_eq!(change.ready, health.ready());
@@ -193,6 +202,10 @@ mod tests {
             ("flapping below the threshold",        (1, 2), false, "+-+-+-+-",      "R0-0"),
             ("threshold 1 follows each result",     (1, 1), false, "-+-",           "N0-0 R1-1 N2-2"),
             ("threshold 0 counts as 1",             (0, 0), false, "+-",            "R0-0 N1-1"),
+            ("failures of all kinds are one streak",(3, 3), true,  "!-!",           "N0-2"),
+            ("a new reason is told when it comes",  (3, 3), false, "!!!!--!",       "N0-2 N4-4 N6-6"),
+            ("a reason stays over a lone success",  (3, 3), false, "!!!+!!!",       "N0-2"),
+            ("below the threshold no new reason",   (3, 3), false, "!!!+--",        "N0-2"),
             ("not ready recovers after a relapse",  (2, 1), false, "-+-++",         "N0-0 R3-4"),
         ];
         for (what, thresholds, ready, results, expected) in rows {
@@ -223,6 +236,13 @@ mod tests {
             .observe(Err(ProbeFailure::Status(503)), at)
             .map(|c| c.reason);
         assert_eq!(change.as_deref(), Some("status 503; 2 failures in a row"));
+        let change = health
+            .observe(Err(ProbeFailure::Refused), at)
+            .map(|c| c.reason);
+        assert_eq!(
+            change.as_deref(),
+            Some("connection refused: nobody listens there")
+        );
         health.observe(Ok(()), at);
         let change = health.observe(Ok(()), at).map(|c| c.reason);
         assert_eq!(change.as_deref(), Some("answered; 2 successes in a row"));

@@ -45,7 +45,7 @@ pub struct Target {
     pub initially_ready: bool,
 }
 
-/// A target's first verdict, or one that differs from the last.
+/// A target's first verdict, or one that differs from the last: in readiness, or in what is wrong.
 ///
 /// Events of one target arrive in order. Events of a target that was removed may still arrive: the
 /// reader ignores keys it does not know.

@@ -78,8 +78,8 @@ impl World {
         let world = Self {
             places: places.collect(),
         };
-        for netns in world.places.values() {
-            set_sysctls(netns, options);
+        for (place, netns) in &world.places {
+            set_sysctls(*place, netns, options);
         }
         for Link { near, far } in topology.links {
             world.get(near.place).ip(&format!(
@@ -94,10 +94,12 @@ impl World {
             let switch = |on: bool| if on { "on" } else { "off" };
             let (tx, gro) = (switch(options.tx_checksum), switch(options.gro));
             netns.tool("ethtool", &["-K", name, "tx", tx, "gro", gro]);
+            // A neighbour solicitation that is lost is sent again soon, instead of after a second.
+            netns.sysctl(&format!("net.ipv6.neigh.{name}.retrans_time_ms"), "20");
             netns.ip(&format!("link set {name} up"));
         }
-        // An IPv6 address that is older than its link's carrier joins its multicast group late: the
-        // first solicitation would be lost and the next one comes after a second.
+        // Addresses come when the links are up: one that is older than its link's carrier joins its
+        // multicast group late.
         for place in topology.places {
             world.set_addresses(*place, topology);
         }
@@ -202,7 +204,7 @@ fn ends(topology: &Topology) -> impl Iterator<Item = End> {
     topology.links.iter().flat_map(|link| [link.near, link.far])
 }
 
-fn set_sysctls(netns: &Netns, options: Options) {
+fn set_sysctls(place: Place, netns: &Netns, options: Options) {
     let rp_filter = options.rp_filter.to_string();
     let common = [
         // No waiting for duplicate addresses, no router that changes routes.
@@ -216,13 +218,16 @@ fn set_sysctls(netns: &Netns, options: Options) {
         ("net.ipv6.conf.all.forwarding", "1"),
         ("net.core.somaxconn", "65535"),
         ("net.ipv4.tcp_max_syn_backlog", "65535"),
-        // A client that opens 10,000 connections a second uses all ports, and each again after a
-        // second.
-        ("net.ipv4.ip_local_port_range", "1024 65535"),
-        ("net.ipv4.tcp_tw_reuse", "1"),
         ("net.ipv6.ip_nonlocal_bind", "1"),
     ];
-    for (name, value) in common {
+    let of_client = [
+        // A client that opens 10,000 connections a second uses all ports, and each again after a
+        // second. Elsewhere such a range would take ports that servers want to listen on.
+        ("net.ipv4.ip_local_port_range", "1024 65535"),
+        ("net.ipv4.tcp_tw_reuse", "1"),
+    ];
+    let of_client = of_client.iter().filter(|_| place == Place::Client);
+    for (name, value) in common.iter().chain(of_client) {
         netns.sysctl(name, value);
     }
 }

@@ -96,8 +96,11 @@ pub fn scripts() -> Vec<Script> {
         Script {
             name: "reset by the client, then the port is used again",
             plan: plan(),
-            steps: [established(), vec![to_a(RST, 101, 0), Publish(to_b()), new_to_b(70_000)]]
-                .concat(),
+            steps: [
+                established(),
+                vec![to_a(RST, 101, 0), Publish(to_b()), new_to_b(70_000)],
+            ]
+            .concat(),
             counters: &[
                 ("a.selected", 1),
                 ("a.established", 1),
@@ -117,7 +120,11 @@ pub fn scripts() -> Vec<Script> {
             plan: plan(),
             steps: [
                 established(),
-                vec![to_a(FIN | ACK, 101, 901), from_a(RST, 901, 0), from_a(RST, 901, 0)],
+                vec![
+                    to_a(FIN | ACK, 101, 901),
+                    from_a(RST, 901, 0),
+                    from_a(RST, 901, 0),
+                ],
             ]
             .concat(),
             counters: &[
@@ -156,8 +163,16 @@ pub fn scripts() -> Vec<Script> {
                         Reset(Slot::B, 0),
                         Reset(Slot::A, 1),
                         Reset(Slot::A, 0),
-                        In(request.clone(), SteeredReset, Some(request.to(A).flags(RST | ACK))),
-                        Out(response.clone(), SteeredReset, Some(response.from(V).flags(RST | ACK))),
+                        In(
+                            request.clone(),
+                            SteeredReset,
+                            Some(request.to(A).flags(RST | ACK)),
+                        ),
+                        Out(
+                            response.clone(),
+                            SteeredReset,
+                            Some(response.from(V).flags(RST | ACK)),
+                        ),
                         Publish(to_b()),
                         new_to_b(70_000),
                     ],

@@ -16,35 +16,119 @@ pub fn scripts() -> Vec<Script> {
         counters: &[],
     };
     vec![
-        pass("another port of the VIP", tcp(C, "10.0.0.10:80", SYN, 1, 0), V_::PassForeign),
-        pass("another address", tcp(C, "10.0.0.12:443", SYN, 1, 0), V_::PassForeign),
-        pass("another address over IPv6", tcp(C6, "[2001:db8::11]:443", SYN, 1, 0), V_::PassForeign),
-        pass("a backend's own address", tcp(C, A, SYN, 1, 0), V_::PassForeign),
-        pass("UDP to the VIP", Packet::udp4(C, V).payload("x"), V_::PassForeign),
-        pass("UDP over IPv6 to the VIP", Packet::udp6(C6, V6).payload("x"), V_::PassForeign),
-        pass("a tagged frame", tcp(C, V, SYN, 1, 0).vlan(7), V_::PassNotIp),
+        pass(
+            "another port of the VIP",
+            tcp(C, "10.0.0.10:80", SYN, 1, 0),
+            V_::PassForeign,
+        ),
+        pass(
+            "another address",
+            tcp(C, "10.0.0.12:443", SYN, 1, 0),
+            V_::PassForeign,
+        ),
+        pass(
+            "another address over IPv6",
+            tcp(C6, "[2001:db8::11]:443", SYN, 1, 0),
+            V_::PassForeign,
+        ),
+        pass(
+            "a backend's own address",
+            tcp(C, A, SYN, 1, 0),
+            V_::PassForeign,
+        ),
+        pass(
+            "UDP to the VIP",
+            Packet::udp4(C, V).payload("x"),
+            V_::PassForeign,
+        ),
+        pass(
+            "UDP over IPv6 to the VIP",
+            Packet::udp6(C6, V6).payload("x"),
+            V_::PassForeign,
+        ),
+        pass(
+            "a tagged frame",
+            tcp(C, V, SYN, 1, 0).vlan(7),
+            V_::PassNotIp,
+        ),
         pass("ARP", tcp(C, V, SYN, 1, 0).ethertype(0x0806), V_::PassNotIp),
-        pass("a first fragment", tcp(C, V, ACK, 1, 1).fragment(0, true), V_::PassFragment),
-        pass("a later fragment", tcp(C, V, ACK, 1, 1).fragment(1_480, false), V_::PassFragment),
-        pass("an IPv6 fragment", tcp(C6, V6, ACK, 1, 1).fragment(0, true), V_::PassFragment),
-        pass("an IPv6 extension header", tcp(C6, V6, SYN, 1, 0).extension(60, &[1, 4, 0, 0, 0, 0]), V_::PassForeign),
-        pass("a header cut short", tcp(C, V, SYN, 1, 0).truncate(14 + 20 + 19), V_::PassTruncated),
-        pass("an IPv6 header cut short", tcp(C6, V6, SYN, 1, 0).truncate(14 + 40 + 19), V_::PassTruncated),
-        pass("an IPv4 header shorter than itself", tcp(C, V, SYN, 1, 0).ihl_words(4), V_::PassTruncated),
-        pass("an IPv4 header longer than the packet", tcp(C, V, SYN, 1, 0).ihl_words(15), V_::PassTruncated),
-        pass("data without a flow", tcp(C, V, ACK, 7, 7).payload("late"), V_::PassNoFlow),
-        pass("a reset without a flow", tcp(C, V, RST, 7, 0), V_::PassNoFlow),
-        pass("a SYN/ACK to the VIP", tcp(C, V, SYN | ACK, 7, 7), V_::PassNoFlow),
+        pass(
+            "a first fragment",
+            tcp(C, V, ACK, 1, 1).fragment(0, true),
+            V_::PassFragment,
+        ),
+        pass(
+            "a later fragment",
+            tcp(C, V, ACK, 1, 1).fragment(1_480, false),
+            V_::PassFragment,
+        ),
+        pass(
+            "an IPv6 fragment",
+            tcp(C6, V6, ACK, 1, 1).fragment(0, true),
+            V_::PassFragment,
+        ),
+        pass(
+            "an IPv6 extension header",
+            tcp(C6, V6, SYN, 1, 0).extension(60, &[1, 4, 0, 0, 0, 0]),
+            V_::PassForeign,
+        ),
+        pass(
+            "a header cut short",
+            tcp(C, V, SYN, 1, 0).truncate(14 + 20 + 19),
+            V_::PassTruncated,
+        ),
+        pass(
+            "an IPv6 header cut short",
+            tcp(C6, V6, SYN, 1, 0).truncate(14 + 40 + 19),
+            V_::PassTruncated,
+        ),
+        pass(
+            "an IPv4 header shorter than itself",
+            tcp(C, V, SYN, 1, 0).ihl_words(4),
+            V_::PassTruncated,
+        ),
+        pass(
+            "an IPv4 header longer than the packet",
+            tcp(C, V, SYN, 1, 0).ihl_words(15),
+            V_::PassTruncated,
+        ),
+        pass(
+            "data without a flow",
+            tcp(C, V, ACK, 7, 7).payload("late"),
+            V_::PassNoFlow,
+        ),
+        pass(
+            "a reset without a flow",
+            tcp(C, V, RST, 7, 0),
+            V_::PassNoFlow,
+        ),
+        pass(
+            "a SYN/ACK to the VIP",
+            tcp(C, V, SYN | ACK, 7, 7),
+            V_::PassNoFlow,
+        ),
         pass("SYN with FIN", tcp(C, V, SYN | FIN, 7, 0), V_::DropBadFlags),
-        pass("SYN with RST", tcp(C6, V6, SYN | RST, 7, 0), V_::DropBadFlags),
+        pass(
+            "SYN with RST",
+            tcp(C6, V6, SYN | RST, 7, 0),
+            V_::DropBadFlags,
+        ),
         pass("no flags", tcp(C, V, 0, 7, 0), V_::DropBadFlags),
-        pass("impossible flags elsewhere", tcp(C, "10.0.0.12:443", SYN | FIN, 7, 0), V_::PassForeign),
+        pass(
+            "impossible flags elsewhere",
+            tcp(C, "10.0.0.12:443", SYN | FIN, 7, 0),
+            V_::PassForeign,
+        ),
         Script {
             name: "a packet of somebody else leaves",
             plan: plan(),
             steps: vec![
                 Out(tcp("10.0.0.30:443", C, ACK, 1, 1), V_::PassForeign, None),
-                Out(Packet::udp4("10.0.0.20:8080", C).payload("x"), V_::PassForeign, None),
+                Out(
+                    Packet::udp4("10.0.0.20:8080", C).payload("x"),
+                    V_::PassForeign,
+                    None,
+                ),
                 Out(tcp("10.0.0.10:443", C, ACK, 1, 1), V_::PassForeign, None),
             ],
             counters: &[],
@@ -52,7 +136,10 @@ pub fn scripts() -> Vec<Script> {
         Script {
             name: "a frame that ends with its IPv4 header",
             plan: plan(),
-            steps: vec![Raw(tcp(C, V, SYN, 1, 0).truncate(34).build(), V_::PassTruncated)],
+            steps: vec![Raw(
+                tcp(C, V, SYN, 1, 0).truncate(34).build(),
+                V_::PassTruncated,
+            )],
             counters: &[],
         },
     ]

@@ -21,7 +21,11 @@ pub fn scripts() -> Vec<Script> {
         Script {
             name: "a handshake over IPv4",
             plan: plan(),
-            steps: [opened(), vec![In(ack(901), SteeredFlow, Some(ack(901).to(A)))]].concat(),
+            steps: [
+                opened(),
+                vec![In(ack(901), SteeredFlow, Some(ack(901).to(A)))],
+            ]
+            .concat(),
             counters: &[
                 ("a.selected", 1),
                 ("a.established", 1),
@@ -69,7 +73,11 @@ pub fn scripts() -> Vec<Script> {
         Script {
             name: "an ACK with a guessed number does not establish",
             plan: plan(),
-            steps: [opened(), vec![In(ack(902), SteeredFlow, Some(ack(902).to(A)))]].concat(),
+            steps: [
+                opened(),
+                vec![In(ack(902), SteeredFlow, Some(ack(902).to(A)))],
+            ]
+            .concat(),
             counters: &[
                 ("a.selected", 1),
                 ("a/10.0.0.20:8080.selected", 1),

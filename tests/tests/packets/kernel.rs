@@ -63,7 +63,9 @@ impl Kernel {
         for name in map::ALL {
             loader.map_pin_path(name, pins.join(name));
         }
-        let mut programs = loader.load(shifter_daemon::dataplane::bpf::object()).expect("the object");
+        let mut programs = loader
+            .load(shifter_daemon::dataplane::bpf::object())
+            .expect("the object");
         for name in program::ALL {
             match programs.program_mut(name).expect("the program") {
                 Program::Xdp(xdp) => xdp.load().expect("XDP loads"),
@@ -71,7 +73,12 @@ impl Kernel {
                 other => panic!("{name} is {other:?}"),
             }
         }
-        Self { dataplane, programs, hook, _bpffs: bpffs }
+        Self {
+            dataplane,
+            programs,
+            hook,
+            _bpffs: bpffs,
+        }
     }
 
     pub fn publish(&mut self, plan: &ServicePlan) {
@@ -92,8 +99,14 @@ impl Kernel {
     fn run(&self, frame: &[u8], name: &str) -> Ran {
         let before = self.verdicts();
         let mut bytes = vec![0; frame.len() + 256];
-        let options = || TestRunOptions { data_in: Some(frame), ..TestRunOptions::default() };
-        let options = TestRunOptions { data_out: Some(&mut bytes), ..options() };
+        let options = || TestRunOptions {
+            data_in: Some(frame),
+            ..TestRunOptions::default()
+        };
+        let options = TestRunOptions {
+            data_out: Some(&mut bytes),
+            ..options()
+        };
         let program = self.programs.program(name).expect("the program");
         let (result, pass, drop) = if let Ok(xdp) = <&Xdp>::try_from(program) {
             (xdp.test_run(options), 2, 1)
@@ -110,13 +123,20 @@ impl Kernel {
             .filter(|verdict| after[*verdict as usize] != before[*verdict as usize])
             .collect();
         let sum: u64 = after.iter().sum::<u64>() - before.iter().sum::<u64>();
-        assert_eq!((changed.len(), sum), (1, 1), "one packet, one verdict: {changed:?}");
+        assert_eq!(
+            (changed.len(), sum),
+            (1, 1),
+            "one packet, one verdict: {changed:?}"
+        );
         let expected = match changed[0].action() {
             Action::Pass => pass,
             Action::Drop => drop,
         };
         assert_eq!(result.return_value, expected, "{:?} at {name}", changed[0]);
-        Ran { verdict: changed[0], bytes }
+        Ran {
+            verdict: changed[0],
+            bytes,
+        }
     }
 
     pub fn verdicts(&self) -> Vec<u64> {
@@ -129,15 +149,24 @@ impl Kernel {
         let mut named = BTreeMap::new();
         for (slot, counters) in ["a", "b"].into_iter().zip(&reading.slots) {
             // Taken apart, so that a new counter cannot be forgotten here.
-            let SlotCounters { flows, failed_over, unserved } = *counters;
+            let SlotCounters {
+                flows,
+                failed_over,
+                unserved,
+            } = *counters;
             name_flows(slot, flows, &mut named);
             named.insert(format!("{slot}.failed_over"), failed_over);
             named.insert(format!("{slot}.unserved"), unserved);
         }
         for backend in &reading.backends {
             let prefix = format!("{}/{}", backend.slot, backend.addr);
-            let BackendCounters { flows, packets_in, bytes_in, packets_out, bytes_out } =
-                backend.counters;
+            let BackendCounters {
+                flows,
+                packets_in,
+                bytes_in,
+                packets_out,
+                bytes_out,
+            } = backend.counters;
             name_flows(&prefix, flows, &mut named);
             named.insert(format!("{prefix}.packets_in"), packets_in);
             named.insert(format!("{prefix}.bytes_in"), bytes_in);
@@ -150,8 +179,14 @@ impl Kernel {
 }
 
 fn name_flows(prefix: &str, flows: FlowCounters, named: &mut BTreeMap<String, u64>) {
-    let FlowCounters { selected, established, refused, closed, reset_by_client, reset_by_backend } =
-        flows;
+    let FlowCounters {
+        selected,
+        established,
+        refused,
+        closed,
+        reset_by_client,
+        reset_by_backend,
+    } = flows;
     for (name, count) in [
         ("selected", selected),
         ("established", established),

@@ -39,11 +39,19 @@ fn tc() {
 fn every_verdict_that_a_packet_can_provoke_occurs() {
     use shifter_common::verdict::Verdict;
     // These take a kernel without memory or a daemon with a defect.
-    let out_of_reach =
-        [Verdict::DropTableFull, Verdict::DropRewriteFailed, Verdict::DropBrokenState];
+    let out_of_reach = [
+        Verdict::DropTableFull,
+        Verdict::DropRewriteFailed,
+        Verdict::DropBrokenState,
+    ];
     let scripts = all();
     for verdict in Verdict::ALL {
         let occurs = scripts.iter().any(|script| script.expects(*verdict));
-        assert_eq!(occurs, !out_of_reach.contains(verdict), "{}", verdict.label());
+        assert_eq!(
+            occurs,
+            !out_of_reach.contains(verdict),
+            "{}",
+            verdict.label()
+        );
     }
 }

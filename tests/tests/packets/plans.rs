@@ -39,7 +39,11 @@ fn slot(backends: &[&str]) -> SlotPlan {
         eligible: !backends.is_empty(),
         backends: backends
             .iter()
-            .map(|text| PlannedBackend { addr: addr(text), weight: 100, ready: true })
+            .map(|text| PlannedBackend {
+                addr: addr(text),
+                weight: 100,
+                ready: true,
+            })
             .collect(),
     }
 }
@@ -60,14 +64,19 @@ pub fn plan() -> ServicePlan {
 
 /// All new flows to slot b.
 pub fn to_b() -> ServicePlan {
-    ServicePlan { weight_bp: 10_000, ..plan() }
+    ServicePlan {
+        weight_bp: 10_000,
+        ..plan()
+    }
 }
 
 /// A slot whose backends have failed.
 pub fn without(mut plan: ServicePlan, slot: Slot) -> ServicePlan {
     let slot = &mut plan.slots[slot.index() as usize];
     slot.eligible = false;
-    slot.backends.iter_mut().for_each(|backend| backend.ready = false);
+    slot.backends
+        .iter_mut()
+        .for_each(|backend| backend.ready = false);
     plan
 }
 

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use shifter_common::{steering::Slot, verdict::{Action, Verdict}};
+use shifter_common::{
+    steering::Slot,
+    verdict::{Action, Verdict},
+};
 use shifter_daemon::dataplane::{Dataplane as _, ServicePlan};
 use shifter_tests::packet::{Packet, describe, difference};
 
@@ -71,7 +74,9 @@ impl Script {
                     let count = kernel.dataplane.flow_table().reset(&self.plan.name, *slot);
                     let count = count.expect("the kernel resets");
                     if count != *expected {
-                        faults.push(format!("{place}: {count} flows reset instead of {expected}"));
+                        faults.push(format!(
+                            "{place}: {count} flows reset instead of {expected}"
+                        ));
                     }
                     continue;
                 }
@@ -116,7 +121,11 @@ impl Script {
         let mut counted = kernel.counters(&self.plan.name);
         let (bytes, steered) = self.bytes();
         let sum = |suffix: &str| -> u64 {
-            counted.iter().filter(|(name, _)| name.ends_with(suffix)).map(|(_, n)| n).sum()
+            counted
+                .iter()
+                .filter(|(name, _)| name.ends_with(suffix))
+                .map(|(_, n)| n)
+                .sum()
         };
         if (sum("bytes_in"), sum("bytes_out")) != (bytes, steered) {
             return Some(format!(
@@ -127,10 +136,16 @@ impl Script {
             ));
         }
         counted.retain(|name, _| !name.contains("bytes_"));
-        let expected: BTreeMap<String, u64> =
-            self.counters.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
+        let expected: BTreeMap<String, u64> = self
+            .counters
+            .iter()
+            .map(|(name, count)| ((*name).to_owned(), *count))
+            .collect();
         (counted != expected).then(|| {
-            format!("{} ({hook:?}): counters {counted:#?} instead of {expected:#?}", self.name)
+            format!(
+                "{} ({hook:?}): counters {counted:#?} instead of {expected:#?}",
+                self.name
+            )
         })
     }
 
@@ -139,7 +154,11 @@ impl Script {
         let mut sums = (0, 0);
         for step in &self.steps {
             match step {
-                Step::In(packet, Verdict::SteeredNew | Verdict::SteeredFlow | Verdict::SteeredReset, _) => {
+                Step::In(
+                    packet,
+                    Verdict::SteeredNew | Verdict::SteeredFlow | Verdict::SteeredReset,
+                    _,
+                ) => {
                     sums.0 += packet.build().len() as u64;
                 }
                 Step::Out(packet, Verdict::SteeredReply | Verdict::SteeredReset, _) => {
@@ -155,5 +174,10 @@ impl Script {
 /// Runs all scripts and reports every fault of every one of them.
 pub fn run_all(scripts: &[Script], hook: Hook) {
     let faults: Vec<String> = scripts.iter().flat_map(|script| script.run(hook)).collect();
-    assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
+    assert!(
+        faults.is_empty(),
+        "{} faults:\n{}",
+        faults.len(),
+        faults.join("\n")
+    );
 }

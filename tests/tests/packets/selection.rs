@@ -11,7 +11,10 @@ use crate::{
 pub fn scripts() -> Vec<Script> {
     let syn = |seq| tcp(C, V, SYN, seq, 0);
     let neither = || without(without(plan(), Slot::A), Slot::B);
-    let pass = |plan: ServicePlan| ServicePlan { on_empty: OnEmpty::Pass, ..plan };
+    let pass = |plan: ServicePlan| ServicePlan {
+        on_empty: OnEmpty::Pass,
+        ..plan
+    };
     vec![
         Script {
             name: "the wanted slot is not eligible",
@@ -78,7 +81,7 @@ pub fn scripts() -> Vec<Script> {
                 let other = tcp(C, V2, SYN, 5, 0);
                 vec![
                     In(syn(1), SteeredNew, Some(syn(1).to(A))),
-                    In(other.clone(), DropPortConflict, None),
+                    In(other, DropPortConflict, None),
                 ]
             },
             counters: &[

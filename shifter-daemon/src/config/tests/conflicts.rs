@@ -128,6 +128,23 @@ fn the_file_later_in_the_order_of_names_is_refused_and_names_the_other() {
 }
 
 #[test]
+fn two_large_services_alike_do_not_fill_the_screen() {
+    let backends: Vec<_> = (1..=150).map(|port| format!("10.0.9.9:{port}")).collect();
+    let backends = backends.join("\", \"");
+    let files = [
+        ("a", text("a", "10.0.0.1:80", &backends, "10.0.1.1:80")),
+        ("b", text("b", "10.0.0.2:80", &backends, "10.0.1.2:80")),
+    ];
+    let loaded = load(&files);
+    assert_eq!(loaded.diagnostics.len(), 101);
+    assert_eq!(
+        loaded.diagnostics[100].to_string(),
+        "services.d/b.toml: 50 more problems are not shown\n    help: mend those above first"
+    );
+    assert_eq!(names(&loaded.services), ["a"]);
+}
+
+#[test]
 fn a_bad_file_affects_no_good_one() {
     let unreadable = Diagnostic {
         file: "services.d/c.toml".into(),
@@ -146,6 +163,7 @@ fn a_bad_file_affects_no_good_one() {
     ]);
     assert_eq!(names(&loaded.services), ["b"]);
     assert_eq!(loaded.refused, set(&["a", "c"]));
+    assert_eq!(loaded.names, set(&["a", "b", "c"]));
     assert_eq!(
         printed(&loaded.diagnostics),
         "services.d/a.toml:1:7: not TOML: there is no value\n    \

@@ -101,9 +101,8 @@ fn the_examples_in_messages_are_good() {
                 line.into()
             }
         };
-        let extra = if example.starts_with("name ") || example.starts_with("vip ") {
-            ""
-        } else if path == "service" {
+        let is_required = example.starts_with("name ") || example.starts_with("vip ");
+        let extra = if path == "service" && !is_required {
             example
         } else {
             ""

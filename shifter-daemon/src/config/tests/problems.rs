@@ -5,7 +5,10 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::{NODE, SERVICE, printed};
-use crate::config::{BACKENDS_PER_SLOT_MAX_COUNT, parse_node, parse_service};
+use crate::config::{
+    BACKENDS_PER_SLOT_MAX_COUNT, parse_node, parse_service,
+    syntax::{LOCAL, STRUCTURAL},
+};
 
 /// A block of a `*_problems.txt`: the changed file, and its problems as printed.
 struct Block {
@@ -66,6 +69,23 @@ fn every_problem_of_a_node_file_has_its_text() {
     }
 }
 
+/// The remedies go by how the TOML parser words its problems, which it may change.
+#[test]
+fn every_remedy_for_broken_toml_is_for_a_problem_the_parser_has() {
+    let table = include_str!("service_problems.txt");
+    for (problem, help) in LOCAL.into_iter().chain(STRUCTURAL) {
+        let problem = problem.split(", expected").next().unwrap_or_default();
+        let shown = table
+            .lines()
+            .zip(table.lines().skip(1))
+            .any(|(line, next)| {
+                line.contains(&format!(": not TOML: {problem}"))
+                    && next == format!("    help: {help}")
+            });
+        assert!(shown, "no block shows {problem:?} with {help:?}");
+    }
+}
+
 #[test]
 fn a_slot_has_no_more_backends_than_a_table_can_share_out() {
     let with_backends = |count: usize| {
@@ -117,6 +137,10 @@ fn places_are_in_characters_whatever_stands_before() {
         (
             "[probe]\nreadiness = { http = \"/日本\", x = 1 }\n",
             "f:2:29: unknown key \"x\" in",
+        ),
+        (
+            "a = \"\u{1}\"\n",
+            "f:1:6: not TOML: invalid basic string, expected non-double-quote",
         ),
         (
             "[probe]\n\treadiness = 1\n",

@@ -41,8 +41,9 @@ impl PinDirectory {
         }
         let root = bpffs.join("shifter");
         create(&root)?;
-        let file = File::open(&root)
-            .map_err(|error| DataplaneError::kernel(format!("opening {}", root.display()), error))?;
+        let file = File::open(&root).map_err(|error| {
+            DataplaneError::kernel(format!("opening {}", root.display()), error)
+        })?;
         let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| {
             if errno == nix::Error::EWOULDBLOCK {
                 DataplaneError::Refused(format!(
@@ -56,7 +57,12 @@ impl PinDirectory {
         // bpffs allows no dots in names.
         let path = root.join(format!("v{ABI_VERSION}"));
         let aside = root.join(format!("new-v{ABI_VERSION}"));
-        Ok(Self { path, aside, is_aside: false, _lock: lock })
+        Ok(Self {
+            path,
+            aside,
+            is_aside: false,
+            _lock: lock,
+        })
     }
 
     /// Whether a whole dataplane is pinned.
@@ -112,7 +118,11 @@ impl PinDirectory {
     }
 
     fn current(&self) -> &Path {
-        if self.is_aside { &self.aside } else { &self.path }
+        if self.is_aside {
+            &self.aside
+        } else {
+            &self.path
+        }
     }
 }
 
@@ -123,9 +133,10 @@ fn create(path: &Path) -> Result<(), DataplaneError> {
 
 fn remove_tree(path: &Path) -> Result<(), DataplaneError> {
     match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(DataplaneError::kernel(format!("removing {}", path.display()), error))
-        }
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(DataplaneError::kernel(
+            format!("removing {}", path.display()),
+            error,
+        )),
         _ => Ok(()),
     }
 }

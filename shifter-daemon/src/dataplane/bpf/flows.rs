@@ -61,13 +61,17 @@ impl BpfFlowTable {
         let (flows, flows_map) = twice(object, map::FLOWS)?;
         let (pending, pending_map) = twice(object, map::PENDING)?;
         let (_, vip_addrs) = twice(object, map::VIP_ADDRS)?;
-        let info = flows.info().map_err(|error| map_error("reading FLOWS", error))?;
+        let info = flows
+            .info()
+            .map_err(|error| map_error("reading FLOWS", error))?;
         Ok(Self {
             capacity_count: u64::from(info.max_entries()),
             flows,
             pending,
             writer: Mutex::new(Writer {
-                flows: flows_map.try_into().map_err(|error| map_error("opening FLOWS", error))?,
+                flows: flows_map
+                    .try_into()
+                    .map_err(|error| map_error("opening FLOWS", error))?,
                 pending: pending_map
                     .try_into()
                     .map_err(|error| map_error("opening PENDING", error))?,
@@ -93,7 +97,9 @@ impl BpfFlowTable {
         for (name, data) in [(map::FLOWS, &self.flows), (map::PENDING, &self.pending)] {
             let fd: BorrowedFd<'_> = data.fd().as_fd();
             sys::for_each_batch(fd, |keys: &[FlowKey], entries: &[FlowEntry]| {
-                keys.iter().zip(entries).for_each(|(key, entry)| visit(key, entry));
+                keys.iter()
+                    .zip(entries)
+                    .for_each(|(key, entry)| visit(key, entry));
             })
             .map_err(|error| DataplaneError::kernel(format!("reading {name}"), error))?;
         }
@@ -139,7 +145,9 @@ impl FlowTable for BpfFlowTable {
             }
             census.entries_count += 1;
             census.referenced_backends.insert(entry.backend_index);
-            census.referenced_vips.insert((key.service, key.vip_ordinal));
+            census
+                .referenced_vips
+                .insert((key.service, key.vip_ordinal));
             if phase.is_some_and(Phase::is_live) {
                 *census.live.entry(entry.backend_index).or_default() += 1;
             }
@@ -149,7 +157,10 @@ impl FlowTable for BpfFlowTable {
         for (key, last_seen_ticks) in expired {
             for map in [&mut writer.flows, &mut writer.pending] {
                 // A flow that spoke meanwhile stays; one that is gone already needs nothing.
-                if map.get(&key, 0).is_ok_and(|now| now.last_seen_ticks == last_seen_ticks) {
+                if map
+                    .get(&key, 0)
+                    .is_ok_and(|now| now.last_seen_ticks == last_seen_ticks)
+                {
                     let _ = map.remove(&key);
                 }
             }
@@ -158,7 +169,9 @@ impl FlowTable for BpfFlowTable {
     }
 
     fn flows(&self, service: &str) -> Result<Vec<ListedFlow>, DataplaneError> {
-        let Some(index) = self.writer().names.get(service).copied() else { return Ok(Vec::new()) };
+        let Some(index) = self.writer().names.get(service).copied() else {
+            return Ok(Vec::new());
+        };
         let mut found = Vec::new();
         self.for_each(|key, entry| {
             if key.service == index {
@@ -178,7 +191,12 @@ impl FlowTable for BpfFlowTable {
             .into_iter()
             .filter_map(|(key, entry)| {
                 let vip = *vips.get(&key.vip_ordinal)?;
-                Some(ListedFlow { key, entry, vip, idle_ms: idle_ms(&entry) })
+                Some(ListedFlow {
+                    key,
+                    entry,
+                    vip,
+                    idle_ms: idle_ms(&entry),
+                })
             })
             .collect())
     }
@@ -193,17 +211,36 @@ impl FlowTable for BpfFlowTable {
                 continue;
             }
             // From here on every packet of the flow becomes a RST; an idle flow has none, so both
-            // ends are told.
-            let aborted = FlowEntry { phase: Phase::Aborted as u32, ..flow.entry };
+            // ends are told. The entry is read once more, because the packets that came since the
+            // table was read have moved its numbers.
             const BPF_EXIST: u64 = 2;
-            match self.writer().flows.insert(flow.key, aborted, BPF_EXIST) {
-                Ok(()) => reset_count += 1,
+            let mut writer = self.writer();
+            let Ok(entry) = writer.flows.get(&flow.key, 0) else {
+                continue;
+            };
+            let aborted = FlowEntry {
+                phase: Phase::Aborted as u32,
+                ..entry
+            };
+            if writer.flows.insert(flow.key, aborted, BPF_EXIST).is_err() {
                 // It ended meanwhile.
-                Err(_) => continue,
+                continue;
             }
-            resetter.reset(&flow);
+            drop(writer);
+            reset_count += 1;
+            resetter.reset(&ListedFlow { entry, ..flow });
         }
         Ok(reset_count)
+    }
+
+    fn reset_again(&self, service: &str, slot: Slot) -> Result<(), DataplaneError> {
+        let mut resetter = Resetter::open()?;
+        for flow in self.flows(service)? {
+            if flow.entry.phase == Phase::Aborted as u32 && flow.entry.slot() == slot {
+                resetter.reset(&flow);
+            }
+        }
+        Ok(())
     }
 
     fn capacity_count(&self) -> u64 {

@@ -14,7 +14,7 @@ use aya::{
 };
 use shifter_common::{abi::program, wire::InterfaceStatus};
 
-use super::{super::DataplaneError, chain, directory::PinDirectory};
+use super::{super::DataplaneError, chain, directory::PinDirectory, sys};
 use crate::{
     doctor::interface::{self, Interface},
     hook::{Hook, choose_hook},
@@ -26,6 +26,7 @@ pub struct Hooks {
     hooked: Vec<Hooked>,
     /// Links of this process; the pins keep the programs attached when they are dropped.
     links: Vec<PinnedLink>,
+    program_id: Option<u32>,
 }
 
 struct Hooked {
@@ -77,12 +78,14 @@ impl Hooks {
         let mut wanted = Vec::new();
         let pinned = pins(directory)?;
         for spec in interfaces {
-            let mut interface = interface::inspect(&spec.name)
+            let interface = interface::inspect(&spec.name)
                 .map_err(|error| DataplaneError::Refused(error.to_string()))?;
-            if pinned.contains_key(&Point::Xdp(interface.ifindex).name()) {
-                // The program the interface holds is our own.
-                interface.xdp_prog_id = None;
-            }
+            let own = pinned
+                .get(&Point::Xdp(interface.ifindex).name())
+                .and_then(|path| PinnedLink::from_pin(path).ok())
+                .and_then(|link| FdLink::from(link).info().ok())
+                .map(|info| info.program_id());
+            let interface = interface.without_own_xdp(|id| Some(id) == own);
             let (hook, reason) = choose_hook(&interface, spec.hook, spec.checksums_complete, None)
                 .map_err(DataplaneError::Refused)?;
             let index = interface.ifindex;
@@ -91,7 +94,12 @@ impl Hooks {
                 Hook::Tc => Point::Ingress(index),
             });
             wanted.push(Point::Egress(index));
-            hooked.push(Hooked { spec: spec.clone(), interface, hook, reason });
+            hooked.push(Hooked {
+                spec: spec.clone(),
+                interface,
+                hook,
+                reason,
+            });
         }
         for point in &wanted {
             if !tags.contains_key(point.program()) {
@@ -116,7 +124,16 @@ impl Hooks {
                 })?;
             }
         }
-        Ok(Self { hooked, links })
+        let program_id = wanted
+            .first()
+            .and_then(|point| PinnedLink::from_pin(directory.links().join(point.name())).ok())
+            .and_then(|link| FdLink::from(link).info().ok())
+            .map(|info| info.program_id());
+        Ok(Self {
+            hooked,
+            links,
+            program_id,
+        })
     }
 
     /// How each interface is hooked, and why.
@@ -157,10 +174,24 @@ impl Hooks {
         Ok(())
     }
 
-    /// Lets go of the links; without their pins the programs leave the interfaces.
-    pub fn detach(&mut self) {
+    /// The id of an attached program.
+    pub fn program_id(&self) -> Option<u32> {
+        self.program_id
+    }
+
+    /// Takes the programs off the interfaces; when it returns none of them sees another packet.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn detach(&mut self, directory: &PinDirectory) -> Result<(), DataplaneError> {
+        for (name, path) in pins(directory)? {
+            sys::detach_link(&path).map_err(|error| {
+                DataplaneError::kernel(format!("detaching the link {name}"), error)
+            })?;
+        }
         self.links.clear();
         self.hooked.clear();
+        Ok(())
     }
 }
 
@@ -175,7 +206,10 @@ fn pins(directory: &PinDirectory) -> Result<BTreeMap<String, PathBuf>, Dataplane
     let mut pins = BTreeMap::new();
     for entry in fs::read_dir(&path).map_err(failed)? {
         let entry = entry.map_err(failed)?;
-        pins.insert(entry.file_name().to_string_lossy().into_owned(), entry.path());
+        pins.insert(
+            entry.file_name().to_string_lossy().into_owned(),
+            entry.path(),
+        );
     }
     Ok(pins)
 }
@@ -188,12 +222,15 @@ fn load_program(object: &mut Ebpf, name: &str) -> Result<u64, DataplaneError> {
         aya::programs::Program::SchedClassifier(classifier) => classifier.load(),
         _ => return Err(missing(name)),
     };
-    loaded.and_then(|()| program.info()).map(|info| info.tag()).map_err(|error| {
-        DataplaneError::Refused(format!(
-            "loading program {name}: {}; see what the kernel lacks with: shifterctl doctor",
-            chain(&error)
-        ))
-    })
+    loaded
+        .and_then(|()| program.info())
+        .map(|info| info.tag())
+        .map_err(|error| {
+            DataplaneError::Refused(format!(
+                "loading program {name}: {}; see what the kernel lacks with: shifterctl doctor",
+                chain(&error)
+            ))
+        })
 }
 
 fn missing(name: &str) -> DataplaneError {
@@ -237,11 +274,15 @@ fn keep(
         match point {
             Point::Xdp(_) => {
                 let link = XdpLink::try_from(link).map_err(|error| failed(&error))?;
-                xdp(object, name)?.attach_to_link(link).map_err(|error| failed(&error))?;
+                xdp(object, name)?
+                    .attach_to_link(link)
+                    .map_err(|error| failed(&error))?;
             }
             Point::Ingress(_) | Point::Egress(_) => {
                 let link = SchedClassifierLink::try_from(link).map_err(|error| failed(&error))?;
-                classifier(object, name)?.attach_to_link(link).map_err(|error| failed(&error))?;
+                classifier(object, name)?
+                    .attach_to_link(link)
+                    .map_err(|error| failed(&error))?;
             }
         }
     }

@@ -44,7 +44,11 @@ impl<T: Copy> Mapped<T> {
             )
         }
         .map_err(|errno| DataplaneError::kernel(format!("mapping {name}"), errno))?;
-        Ok(Self { start: start.cast(), len, marker: PhantomData })
+        Ok(Self {
+            start: start.cast(),
+            len,
+            marker: PhantomData,
+        })
     }
 
     /// Number of elements.
@@ -97,7 +101,8 @@ impl Mapped<[u32; 2]> {
     /// Writes a table that the kernel does not look at yet.
     pub fn fill(&self, base: u32, table: &[u32]) {
         for (i, value) in table.iter().enumerate() {
-            self.entry(base as usize + i).store(*value, Ordering::Release);
+            self.entry(base as usize + i)
+                .store(*value, Ordering::Release);
         }
     }
 }

@@ -35,6 +35,8 @@ pub struct Maps {
     pub slot_counters: PerCpuArray<MapData, SlotCounters>,
     /// Counters by backend.
     pub backend_counters: PerCpuArray<MapData, BackendCounters>,
+    /// Settings by number.
+    pub settings: Array<MapData, u32>,
 }
 
 impl Maps {
@@ -55,13 +57,16 @@ impl Maps {
             verdicts: typed(object, map::VERDICTS)?,
             slot_counters: typed(object, map::SLOT_COUNTERS)?,
             backend_counters: typed(object, map::BACKEND_COUNTERS)?,
+            settings: typed(object, map::SETTINGS)?,
         })
     }
 }
 
 fn untyped(object: &mut Ebpf, name: &str) -> Result<Map, DataplaneError> {
     object.take_map(name).ok_or_else(|| {
-        DataplaneError::Refused(format!("the kernel object has no map {name}: shifterd is built wrong"))
+        DataplaneError::Refused(format!(
+            "the kernel object has no map {name}: shifterd is built wrong"
+        ))
     })
 }
 
@@ -73,14 +78,18 @@ pub fn typed<T: TryFrom<Map, Error = aya::maps::MapError>>(
     object: &mut Ebpf,
     name: &str,
 ) -> Result<T, DataplaneError> {
-    untyped(object, name)?.try_into().map_err(|error: aya::maps::MapError| {
-        DataplaneError::Refused(format!("map {name}: {error}"))
-    })
+    untyped(object, name)?
+        .try_into()
+        .map_err(|error: aya::maps::MapError| {
+            DataplaneError::Refused(format!("map {name}: {error}"))
+        })
 }
 
 fn mapped<T: aya::Pod>(object: &mut Ebpf, name: &str) -> Result<Mapped<T>, DataplaneError> {
     let Map::Array(data) = untyped(object, name)? else {
-        return Err(DataplaneError::Refused(format!("map {name} is not an array")));
+        return Err(DataplaneError::Refused(format!(
+            "map {name} is not an array"
+        )));
     };
     let info = data
         .info()

@@ -6,6 +6,7 @@
 mod directory;
 mod flows;
 mod hooks;
+mod log;
 mod mapped;
 mod maps;
 mod publish;
@@ -24,6 +25,7 @@ use shifter_common::{
 };
 use std::net::SocketAddr;
 
+pub use self::log::KernelLog;
 use self::{directory::PinDirectory, flows::BpfFlowTable, hooks::Hooks, maps::Maps};
 use super::{
     Census, Dataplane, DataplaneError, FlowTable, Publication, PublishedService, ServicePlan,
@@ -74,11 +76,12 @@ impl BpfDataplane {
         }
         let mut object = load(&directory, node)?;
         let flow_table = Arc::new(BpfFlowTable::open(&object)?);
-        let maps = Maps::take(&mut object)?;
         if !was_adopted {
             directory.commit()?;
         }
+        // Programs are loaded while the object still holds its maps.
         let hooks = Hooks::attach(&mut object, &node.interfaces, &directory)?;
+        let maps = Maps::take(&mut object)?;
         let mut this = Self {
             maps,
             flow_table,
@@ -141,7 +144,11 @@ impl BpfDataplane {
 
 impl Dataplane for BpfDataplane {
     fn published(&self) -> Result<Vec<PublishedService>, DataplaneError> {
-        Ok(self.services.iter().map(|(name, &index)| self.published_service(name, index)).collect())
+        Ok(self
+            .services
+            .iter()
+            .map(|(name, &index)| self.published_service(name, index))
+            .collect())
     }
 
     fn publish(&mut self, plan: &ServicePlan) -> Result<Publication, DataplaneError> {
@@ -177,8 +184,13 @@ impl Dataplane for BpfDataplane {
     }
 
     fn detach(&mut self) -> Result<Vec<String>, DataplaneError> {
-        let names = self.hooks.status().into_iter().map(|interface| interface.name).collect();
-        self.hooks.detach();
+        let names = self
+            .hooks
+            .status()
+            .into_iter()
+            .map(|interface| interface.name)
+            .collect();
+        self.hooks.detach(&self.directory)?;
         self.directory.remove()?;
         Ok(names)
     }
@@ -197,7 +209,10 @@ fn load(directory: &PinDirectory, node: &NodeSpec) -> Result<Ebpf, DataplaneErro
         (map::SERVICES, sizes.services_count),
         (map::VIPS, sizes.services_count * abi::VIPS_PER_SERVICE),
         (map::VIP_ADDRS, sizes.services_count * abi::VIPS_PER_SERVICE),
-        (map::REGIONS, sizes.services_count * abi::REGIONS_PER_SERVICE),
+        (
+            map::REGIONS,
+            sizes.services_count * abi::REGIONS_PER_SERVICE,
+        ),
         (map::TABLES, sizes.table_entries_count / 2),
         (map::BACKENDS, sizes.backends_count),
         (map::BACKEND_SERVICES, sizes.backends_count),
@@ -237,7 +252,12 @@ fn socket_addr(key: &VipKey) -> SocketAddr {
 }
 
 fn vip_key(addr: SocketAddr, protocol: u8) -> VipKey {
-    VipKey { addr: addr.ip().into(), port: Be16::from_host(addr.port()), protocol, pad: 0 }
+    VipKey {
+        addr: addr.ip().into(),
+        port: Be16::from_host(addr.port()),
+        protocol,
+        pad: 0,
+    }
 }
 
 fn add_flows(total: &mut abi::FlowCounters, part: &abi::FlowCounters) {

@@ -125,10 +125,18 @@ impl BpfDataplane {
         let seed = sys::random_u64()
             .map_err(|error| DataplaneError::kernel("reading /dev/urandom", error))?;
         let word = SteeringWord::default().with_baseline(plan.baseline);
-        self.maps.steering.atomic(index as usize).store(word.0, Ordering::Release);
+        self.maps
+            .steering
+            .atomic(index as usize)
+            .store(word.0, Ordering::Release);
         self.set_service(
             index,
-            &ServiceEntry { seed, policy, name_len_bytes: bytes.len() as u32, name },
+            &ServiceEntry {
+                seed,
+                policy,
+                name_len_bytes: bytes.len() as u32,
+                name,
+            },
         )?;
         self.services.insert(plan.name.clone(), index);
         self.flow_table.set_names(&self.services);
@@ -174,11 +182,18 @@ impl BpfDataplane {
         for slot in Slot::ALL {
             for backend in &plan.slot(slot).backends {
                 let key = vip_key(backend.addr, plan.protocol.number());
-                let owner = BackendService { service, vip_count, pad: [0; 3] };
+                let owner = BackendService {
+                    service,
+                    vip_count,
+                    pad: [0; 3],
+                };
                 if self.maps.backend_services.get(&key, 0).ok() != Some(owner) {
-                    self.maps.backend_services.insert(key, owner, 0).map_err(|error| {
-                        map_error(format!("entering backend {}", backend.addr), error)
-                    })?;
+                    self.maps
+                        .backend_services
+                        .insert(key, owner, 0)
+                        .map_err(|error| {
+                            map_error(format!("entering backend {}", backend.addr), error)
+                        })?;
                 }
                 let index = match indexes.get(&(slot, backend.addr)) {
                     Some(&index) => index,
@@ -237,7 +252,9 @@ impl BpfDataplane {
         let index = index as usize;
         let entry = self.maps.backends.read(index);
         if entry.state != state {
-            self.maps.backends.write(index, BackendEntry { state, ..entry });
+            self.maps
+                .backends
+                .write(index, BackendEntry { state, ..entry });
         }
     }
 
@@ -331,7 +348,10 @@ impl BpfDataplane {
             })?;
         }
         self.maps.tables.fill(region.base, table);
-        self.maps.regions.atomic(index).store(region.pack(), Ordering::Release);
+        self.maps
+            .regions
+            .atomic(index)
+            .store(region.pack(), Ordering::Release);
         Ok(())
     }
 
@@ -361,7 +381,12 @@ impl BpfDataplane {
     }
 
     fn word(&self, service: u32) -> SteeringWord {
-        SteeringWord(self.maps.steering.atomic(service as usize).load(Ordering::Acquire))
+        SteeringWord(
+            self.maps
+                .steering
+                .atomic(service as usize)
+                .load(Ordering::Acquire),
+        )
     }
 
     /// Changes the steering word by compare-and-swap: the kernel may change it too. Gives the word
@@ -416,8 +441,15 @@ impl BpfDataplane {
     }
 
     fn planned_vip_count(&self, service: u32, plan: &ServicePlan) -> u8 {
-        let held = self.vips.values().filter(|e| e.service == service).map(|e| e.ordinal);
-        let planned = self.ordinals(service, plan).into_iter().map(|(_, ordinal)| ordinal);
+        let held = self
+            .vips
+            .values()
+            .filter(|e| e.service == service)
+            .map(|e| e.ordinal);
+        let planned = self
+            .ordinals(service, plan)
+            .into_iter()
+            .map(|(_, ordinal)| ordinal);
         held.chain(planned).max().map_or(0, |most| most + 1)
     }
 
@@ -435,7 +467,13 @@ impl BpfDataplane {
         let vip_count = self.planned_vip_count(service, plan);
         for (vip, ordinal) in ordinals {
             let key = vip_key(vip, protocol);
-            let entry = VipEntry { service, ordinal, vip_count, is_retired: 0, pad: 0 };
+            let entry = VipEntry {
+                service,
+                ordinal,
+                vip_count,
+                is_retired: 0,
+                pad: 0,
+            };
             if self.vips.get(&vip) == Some(&entry) {
                 continue;
             }
@@ -455,7 +493,11 @@ impl BpfDataplane {
             .map(|(vip, entry)| (*vip, *entry))
             .collect();
         for (vip, entry) in gone {
-            let entry = VipEntry { is_retired: 1, vip_count, ..entry };
+            let entry = VipEntry {
+                is_retired: 1,
+                vip_count,
+                ..entry
+            };
             self.enter_vip(vip_key(vip, protocol), vip, entry)?;
         }
         Ok(())
@@ -489,7 +531,11 @@ impl BpfDataplane {
             if !is_ready {
                 self.set_state(index, backend_state::DRAINING);
             }
-            let is_planned = plan.slot(slot).backends.iter().any(|backend| backend.addr == addr);
+            let is_planned = plan
+                .slot(slot)
+                .backends
+                .iter()
+                .any(|backend| backend.addr == addr);
             if is_planned {
                 self.planned_backends.insert(index);
             } else {
@@ -504,7 +550,9 @@ impl BpfDataplane {
             .iter()
             .filter(|(_, entry)| {
                 entry.is_retired == 1
-                    && !census.referenced_vips.contains(&(entry.service, entry.ordinal))
+                    && !census
+                        .referenced_vips
+                        .contains(&(entry.service, entry.ordinal))
             })
             .map(|(vip, entry)| (*vip, *entry))
             .collect();
@@ -531,9 +579,9 @@ impl BpfDataplane {
     fn free_backend(&mut self, index: u32, entry: BackendEntry) -> Result<(), DataplaneError> {
         let addr = entry.addr.to_socket_addr(entry.port);
         self.set_state(index, backend_state::FREE);
-        let is_elsewhere = self.backends_of(entry.service).any(|(_, other)| {
-            other.addr == entry.addr && other.port == entry.port
-        });
+        let is_elsewhere = self
+            .backends_of(entry.service)
+            .any(|(_, other)| other.addr == entry.addr && other.port == entry.port);
         if !is_elsewhere {
             self.maps
                 .backend_services
@@ -558,7 +606,9 @@ impl BpfDataplane {
 const TCP: u8 = 6;
 
 fn with_choice(word: SteeringWord, plan: &ServicePlan) -> SteeringWord {
-    word.with_weight_bp(plan.weight_bp).with_baseline(plan.baseline).with_affinity(plan.affinity)
+    word.with_weight_bp(plan.weight_bp)
+        .with_baseline(plan.baseline)
+        .with_affinity(plan.affinity)
 }
 
 /// Cohort 0 is for flows outside any trial.

@@ -31,14 +31,19 @@ impl BpfDataplane {
                 .backends_of(index)
                 .filter(|(_, entry)| entry.state == backend_state::READY)
                 .map(|(_, entry)| {
-                    (Slot::from_index(u32::from(entry.slot)), entry.addr.to_socket_addr(entry.port))
+                    (
+                        Slot::from_index(u32::from(entry.slot)),
+                        entry.addr.to_socket_addr(entry.port),
+                    )
                 })
                 .collect(),
         }
     }
 
     pub(super) fn read_service(&self, name: &str) -> Result<ServiceReading, DataplaneError> {
-        let Some(&service) = self.services.get(name) else { return Ok(ServiceReading::default()) };
+        let Some(&service) = self.services.get(name) else {
+            return Ok(ServiceReading::default());
+        };
         let mut slots = [SlotCounters::default(); 2];
         for (slot, reading) in Slot::ALL.into_iter().zip(&mut slots) {
             let index = service * 2 + slot.index();

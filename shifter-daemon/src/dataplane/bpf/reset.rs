@@ -36,15 +36,22 @@ impl Resetter {
     /// Without CAP_NET_RAW.
     pub fn open() -> Result<Self, DataplaneError> {
         let open = |family| {
-            socket(family, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::Raw).map_err(
-                |errno| {
-                    DataplaneError::kernel("opening a raw socket for resets", errno)
-                        .with_help("shifterd needs CAP_NET_RAW")
-                },
+            socket(
+                family,
+                SockType::Raw,
+                SockFlag::SOCK_CLOEXEC,
+                SockProtocol::Raw,
             )
+            .map_err(|errno| {
+                DataplaneError::kernel("opening a raw socket for resets", errno)
+                    .with_help("shifterd needs CAP_NET_RAW")
+            })
         };
         // Protocol RAW implies that a packet brings its own header, in both families (raw(7)).
-        Ok(Self { v4: open(AddressFamily::Inet)?, v6: open(AddressFamily::Inet6)? })
+        Ok(Self {
+            v4: open(AddressFamily::Inet)?,
+            v6: open(AddressFamily::Inet6)?,
+        })
     }
 
     /// Sends a RST to the client and one to the backend. A packet that cannot be sent leaves the
@@ -156,7 +163,10 @@ mod tests {
         let packet = rst(from.parse().expect("addr"), to.parse().expect("addr"), 7, 9);
         assert_eq!(packet.len(), 40);
         assert_eq!(&packet[12..20], &[10, 0, 0, 10, 10, 9, 0, 2]);
-        assert_eq!(&packet[20..24], &[443_u16.to_be_bytes(), 40_000_u16.to_be_bytes()].concat()[..]);
+        assert_eq!(
+            &packet[20..24],
+            &[443_u16.to_be_bytes(), 40_000_u16.to_be_bytes()].concat()[..]
+        );
         assert_eq!(&packet[24..32], &[0, 0, 0, 7, 0, 0, 0, 9]);
         assert_eq!(packet[33], flag::RST | flag::ACK);
         check_is_right(&packet, 20, 12..20);

@@ -1,0 +1,156 @@
+//! A status in which no field has its default value, for tests.
+
+use shifter_common::{
+    verdict::Verdict,
+    wire::{
+        Affinity, BackendStatus, DaemonStatus, Event, FlowCounts, InterfaceStatus, Role,
+        ServiceStatus, Slot, SlotStatus, Status,
+    },
+};
+
+/// Two services, one of them with everything that can be the matter.
+pub(crate) fn status() -> Status {
+    Status {
+        daemon: DaemonStatus {
+            version: "0.1.0".into(),
+            pid: 812,
+            started_unix_ms: 1_700_000_000_250,
+            adopted: true,
+            pins: "/sys/fs/bpf/shifter/v1".into(),
+            abi_version: 1,
+            flows_count: 1204,
+            flows_capacity_count: 262_144,
+            verdicts: (0..)
+                .zip(Verdict::ALL)
+                .map(|(n, v)| (v.label().into(), n * 1000))
+                .collect(),
+        },
+        interfaces: vec![InterfaceStatus {
+            name: "eth0".into(),
+            ifindex: 2,
+            hook: "xdp".into(),
+            reason: "virtio_net supports native XDP".into(),
+        }],
+        services: vec![orders(), billing()],
+        events: vec![Event {
+            seq: 7,
+            unix_ms: 1_700_000_100_000,
+            service: "orders".into(),
+            by: "shifterd".into(),
+            what: "not ready".into(),
+            slot: Some(Slot::B),
+            detail: "0 of 1 backends ready: HTTP 503".into(),
+            effective_before_bp: 2500,
+            effective_after_bp: 0,
+            took_ns: 342_000_000,
+        }],
+    }
+}
+
+fn orders() -> ServiceStatus {
+    ServiceStatus {
+        name: "orders".into(),
+        vips: vec!["10.0.0.10:443".into(), "[2001:db8::10]:443".into()],
+        protocol: "tcp".into(),
+        plane: "nat".into(),
+        plane_reason: "the only plane so far".into(),
+        affinity: Affinity::Client,
+        baseline: Slot::A,
+        weight_bp: 2500,
+        effective_bp: 0,
+        weight_by: "root (uid 0)".into(),
+        weight_set_unix_ms: 1_700_000_050_500,
+        generation: 12,
+        orphaned: true,
+        slots: vec![
+            SlotStatus {
+                slot: Slot::A,
+                role: Role::Baseline,
+                eligible: true,
+                drained: false,
+                reason: String::new(),
+                live_flows_count: 900,
+                counters: counts(1000),
+                failed_over_count: 2,
+                unserved_count: 3,
+                backends: vec![
+                    backend("10.0.0.10:8443", true, 500),
+                    backend("[2001:db8::11]:8443", true, 400),
+                ],
+            },
+            SlotStatus {
+                slot: Slot::B,
+                role: Role::Canary,
+                eligible: false,
+                drained: true,
+                reason: "0 of 1 backends ready".into(),
+                live_flows_count: 304,
+                counters: counts(100),
+                failed_over_count: 17,
+                unserved_count: 1,
+                backends: vec![backend("10.0.0.11:9443", false, 304)],
+            },
+        ],
+        notes: vec!["slot b is not ready: slot a takes its share".into()],
+    }
+}
+
+fn billing() -> ServiceStatus {
+    let slot = |slot, role| SlotStatus {
+        slot,
+        role,
+        eligible: false,
+        drained: false,
+        reason: "no backends".into(),
+        live_flows_count: 0,
+        counters: FlowCounts::default(),
+        failed_over_count: 0,
+        unserved_count: 0,
+        backends: vec![],
+    };
+    ServiceStatus {
+        name: "billing".into(),
+        vips: vec!["10.0.0.11:80".into()],
+        protocol: "tcp".into(),
+        plane: "nat".into(),
+        plane_reason: "the only plane so far".into(),
+        affinity: Affinity::Connection,
+        baseline: Slot::B,
+        weight_bp: 0,
+        effective_bp: 0,
+        weight_by: String::new(),
+        weight_set_unix_ms: 0,
+        generation: 1,
+        orphaned: false,
+        slots: vec![slot(Slot::A, Role::Canary), slot(Slot::B, Role::Baseline)],
+        notes: vec![],
+    }
+}
+
+fn backend(addr: &str, ready: bool, live_flows_count: u64) -> BackendStatus {
+    BackendStatus {
+        addr: addr.into(),
+        weight: 100,
+        ready,
+        reason: if ready {
+            String::new()
+        } else {
+            "HTTP 503 from /ready".into()
+        },
+        live_flows_count,
+        counters: counts(50),
+        in_bytes: 123_456,
+        out_bytes: 9_876_543,
+    }
+}
+
+fn counts(base: u64) -> FlowCounts {
+    FlowCounts {
+        selected: base + 6,
+        established: base + 5,
+        refused: base + 4,
+        closed: base + 3,
+        reset_by_client: base + 2,
+        reset_by_backend: base + 1,
+    }
+}

@@ -1,0 +1,13 @@
+//! The whole of shifter: shifterd as a process, its API, real clients and real backends in network
+//! namespaces of their own.
+
+mod stage;
+
+mod changes;
+mod crash;
+mod foreign;
+mod input;
+mod readiness;
+mod rollback;
+mod shares;
+mod tables;
