@@ -44,8 +44,8 @@ struct Arguments {
     /// Look at the host, say what is missing and how to mend it, and exit.
     #[arg(long)]
     doctor: bool,
-    /// With --doctor: print JSON.
-    #[arg(long, requires = "doctor")]
+    /// With --check or --doctor: print JSON.
+    #[arg(long)]
     json: bool,
     /// Let the kernel programs log when they meet tables that contradict each other.
     #[arg(long)]
@@ -64,7 +64,7 @@ enum LogFormat {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = if arguments.check {
-        Ok(check(&arguments.config))
+        check(&arguments.config, arguments.json)
     } else if arguments.doctor {
         examine(&arguments.config, arguments.json)
     } else {
@@ -78,7 +78,7 @@ fn main() -> ExitCode {
 }
 
 /// `--check`: the same reading that a start and `apply` do.
-fn check(config: &Path) -> ExitCode {
+fn check(config: &Path, json: bool) -> anyhow::Result<ExitCode> {
     let mut problems = Vec::new();
     let mut count = 0;
     match config_files::load_node(config) {
@@ -89,15 +89,24 @@ fn check(config: &Path) -> ExitCode {
         }
         Err(diagnostics) => problems.extend(diagnostics),
     }
+    let outcome = if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    if json {
+        let text = serde_json::to_string_pretty(&problems).context("writing the problems")?;
+        writeln!(io::stdout(), "{text}").context("writing the problems")?;
+        return Ok(outcome);
+    }
     for problem in &problems {
         eprintln!("{problem}");
     }
-    if problems.is_empty() {
-        println!("{}: ok, {count} services", config.display());
-        return ExitCode::SUCCESS;
+    match problems.len() {
+        0 => println!("{}: ok, {count} service{}", config.display(), plural(count)),
+        count => eprintln!("{count} problem{}", plural(count)),
     }
-    eprintln!("{} problems", problems.len());
-    ExitCode::FAILURE
+    Ok(outcome)
+}
+
+const fn plural(count: usize) -> &'static str {
+    if count == 1 { "" } else { "s" }
 }
 
 /// `--doctor`.

@@ -1,7 +1,7 @@
 //! The real kernel programs over maps filled by the daemon's own publication, run on single packets
 //! by BPF_PROG_TEST_RUN.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -36,27 +36,32 @@ pub struct Kernel {
     pub dataplane: BpfDataplane,
     programs: Ebpf,
     hook: Hook,
-    _bpffs: Bpffs,
+    bpffs: Bpffs,
+}
+
+/// A node without interfaces and with small tables.
+pub fn node(bpffs: &Path) -> NodeSpec {
+    NodeSpec {
+        interfaces: Vec::new(),
+        control_socket: "/nonexistent".into(),
+        metrics: None,
+        state_dir: "/nonexistent".into(),
+        bpffs: bpffs.to_owned(),
+        services_dir: "/nonexistent".into(),
+        sizes: SizeSpec {
+            services_count: 4,
+            backends_count: 64,
+            flows_count: 4_096,
+            pending_count: 4_096,
+            table_entries_count: 8_192,
+        },
+    }
 }
 
 impl Kernel {
     pub fn new(hook: Hook) -> Self {
         let bpffs = Bpffs::mount("packets");
-        let node = NodeSpec {
-            interfaces: Vec::new(),
-            control_socket: "/nonexistent".into(),
-            metrics: None,
-            state_dir: "/nonexistent".into(),
-            bpffs: bpffs.path().to_owned(),
-            services_dir: "/nonexistent".into(),
-            sizes: SizeSpec {
-                services_count: 4,
-                backends_count: 64,
-                flows_count: 4_096,
-                pending_count: 4_096,
-                table_entries_count: 8_192,
-            },
-        };
+        let node = node(bpffs.path());
         let dataplane = BpfDataplane::open(&node).expect("a dataplane");
         let pins = bpffs.path().join("shifter").join("v1").join("maps");
         let mut loader = EbpfLoader::new();
@@ -66,7 +71,11 @@ impl Kernel {
         let mut programs = loader
             .load(shifter_daemon::dataplane::bpf::object())
             .expect("the object");
-        for name in program::ALL {
+        let ingress = match hook {
+            Hook::Xdp => program::XDP_INGRESS,
+            Hook::Tc => program::TC_INGRESS,
+        };
+        for name in [ingress, program::TC_EGRESS] {
             match programs.program_mut(name).expect("the program") {
                 Program::Xdp(xdp) => xdp.load().expect("XDP loads"),
                 Program::SchedClassifier(classifier) => classifier.load().expect("TC loads"),
@@ -77,8 +86,15 @@ impl Kernel {
             dataplane,
             programs,
             hook,
-            _bpffs: bpffs,
+            bpffs,
         }
+    }
+
+    /// Ends this dataplane as a daemon's end does: everything stays pinned.
+    pub fn leave(self) -> Bpffs {
+        let Self { dataplane, programs, bpffs, .. } = self;
+        drop((dataplane, programs));
+        bpffs
     }
 
     pub fn publish(&mut self, plan: &ServicePlan) {

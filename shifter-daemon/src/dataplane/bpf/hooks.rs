@@ -16,8 +16,11 @@ use shifter_common::{abi::program, wire::InterfaceStatus};
 
 use super::{super::DataplaneError, chain, directory::PinDirectory, sys};
 use crate::{
-    doctor::interface::{self, Interface},
-    hook::{Hook, choose_hook},
+    doctor::{
+        self,
+        interface::{self, Interface},
+    },
+    hook::{Hook, choose_hook, first_forwarded},
     model::{HookSpec, InterfaceSpec},
 };
 
@@ -160,7 +163,8 @@ impl Hooks {
     pub fn check_backend(&self, backend: SocketAddr) -> Result<(), DataplaneError> {
         let asked = self.hooked.iter().filter(|hooked| hooked.hook == Hook::Xdp);
         for hooked in asked {
-            if is_local(backend) {
+            let local = doctor::local_addresses();
+            if first_forwarded([backend], &local).is_none() {
                 continue;
             }
             choose_hook(
@@ -193,11 +197,6 @@ impl Hooks {
         self.hooked.clear();
         Ok(())
     }
-}
-
-/// Whether packets to this address are delivered on this host: a socket can be bound to it.
-fn is_local(addr: SocketAddr) -> bool {
-    std::net::UdpSocket::bind((addr.ip(), 0)).is_ok()
 }
 
 fn pins(directory: &PinDirectory) -> Result<BTreeMap<String, PathBuf>, DataplaneError> {

@@ -149,9 +149,16 @@ pub fn wait_for_running_programs() -> io::Result<()> {
     // SAFETY: the call takes plain integers.
     let code = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
     if code == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
+        return Ok(());
+    }
+    match io::Error::last_os_error() {
+        // Kernels with nohz_full CPUs refuse the command. A program runs for microseconds with
+        // bottom halves off, so a pause of this length outlives it.
+        error if error.raw_os_error() == Some(libc::EINVAL) => {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            Ok(())
+        }
+        error => Err(error),
     }
 }
 
