@@ -5,7 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-const MISSING: &str = "the kernel programs are not built yet: run `cargo xtask build`";
+/// The answer to a build without kernel programs.
+pub const MISSING: &str = "the kernel programs are not built yet: run `cargo xtask build`";
 
 fn main() {
     println!("cargo::rerun-if-env-changed=SHIFTER_BPF_OBJECT");
@@ -25,7 +26,7 @@ fn main() {
 }
 
 /// The object that was named, else the one in the target directory.
-fn object(out: &Path) -> Option<PathBuf> {
+pub fn object(out: &Path) -> Option<PathBuf> {
     if let Some(named) = env::var_os("SHIFTER_BPF_OBJECT") {
         // A name that leads nowhere must not be papered over with another object.
         return Some(PathBuf::from(named));

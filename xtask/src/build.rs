@@ -180,9 +180,41 @@ pub fn binaries_cargo(workspace: &Workspace, profile: Profile) -> Command {
     command
 }
 
+/// The build script that takes the object from here, for its tests: a package's own tests do
+/// not see its build script.
+#[cfg(test)]
+#[path = "../../shifter-daemon/build.rs"]
+#[allow(dead_code, reason = "nothing calls a build script's main")]
+mod daemon_script;
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_daemon_takes_the_object_of_its_own_target_directory() {
+        let base = std::env::temp_dir().join(format!("xtask-script-{}", std::process::id()));
+        let out = base.join("target/debug/build/shifter-daemon-1/out");
+        let object = |directory: &str| base.join(directory).join("bpf/shifter.o");
+        for directory in ["", "target"] {
+            let object = object(directory);
+            fs::create_dir_all(object.parent().expect("a parent")).expect("a directory");
+            fs::write(object, "object").expect("a file");
+        }
+        fs::create_dir_all(&out).expect("a directory");
+        // Only what cargo has marked as its own is a target directory.
+        assert_ne!(daemon_script::object(&out), Some(object("")));
+        assert_ne!(daemon_script::object(&out), Some(object("target")));
+        fs::write(base.join("target/CACHEDIR.TAG"), "").expect("a file");
+        assert_eq!(daemon_script::object(&out), Some(object("target")));
+        fs::remove_dir_all(&base).expect("removed");
+    }
+
+    #[test]
+    fn a_missing_object_is_answered_with_the_command() {
+        let expected = "the kernel programs are not built yet: run `cargo xtask build`";
+        assert_eq!(daemon_script::MISSING, expected);
+    }
 
     #[test]
     fn the_object_is_written_only_when_it_changed() {

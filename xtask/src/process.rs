@@ -14,7 +14,10 @@ use std::{
 use anyhow::{Context, bail};
 use nix::{
     errno::Errno,
-    sys::signal::{Signal, killpg},
+    sys::{
+        prctl,
+        signal::{Signal, killpg},
+    },
     unistd::Pid,
 };
 
@@ -79,6 +82,8 @@ pub struct Job<'a> {
     pub stdout: Option<&'a Path>,
     /// When to kill it.
     pub limit: Duration,
+    /// Cut short, it would leave the system half changed: an interrupt waits for its end.
+    pub whole: bool,
 }
 
 impl<'a> Job<'a> {
@@ -90,6 +95,7 @@ impl<'a> Job<'a> {
             log,
             stdout: None,
             limit,
+            whole: false,
         }
     }
 }
@@ -140,6 +146,7 @@ pub fn run(job: Job<'_>) -> anyhow::Result<Done> {
         log,
         stdout,
         limit,
+        whole,
     } = job;
     if let Some(parent) = log.parent() {
         fs::create_dir_all(parent)
@@ -158,11 +165,19 @@ pub fn run(job: Job<'_>) -> anyhow::Result<Done> {
         }
         None => file.try_clone()?,
     };
-    let mut child = command
+    command
         .stdin(Stdio::null())
         .stdout(stdout)
         .stderr(file)
-        .process_group(0)
+        .process_group(0);
+    if !whole {
+        // SAFETY: prctl(2) is a bare system call, which is allowed between fork and exec.
+        unsafe {
+            // Killed outright, this process can end nobody: the kernel then asks the child to end.
+            command.pre_exec(|| Ok(prctl::set_pdeathsig(Signal::SIGTERM)?));
+        }
+    }
+    let mut child = command
         .spawn()
         .with_context(|| format!("cannot start {program}"))?;
     let mut progress = Progress::new(subject, begun);
@@ -171,7 +186,7 @@ pub fn run(job: Job<'_>) -> anyhow::Result<Done> {
             break End::of(status);
         }
         let now = Instant::now();
-        if interrupt::requested() {
+        if interrupt::requested() && !whole {
             progress.end();
             end_group(&mut child)?;
             bail!("interrupted during {subject}");
@@ -184,6 +199,9 @@ pub fn run(job: Job<'_>) -> anyhow::Result<Done> {
         thread::sleep(LOOK);
     };
     progress.end();
+    if whole && interrupt::requested() {
+        bail!("interrupted; {subject} was let finish, because it changes the system");
+    }
     Ok(Done {
         end,
         took: begun.elapsed(),

@@ -47,6 +47,23 @@ pub fn command_line(packages: &[String]) -> String {
     )
 }
 
+/// Refuses an installation that cannot be tried.
+fn check(has_apt: bool, elevation: Elevation, packages: &[String]) -> anyhow::Result<()> {
+    if !has_apt {
+        bail!(
+            "this system has no apt-get: install what Debian calls {}",
+            packages.join(" ")
+        );
+    }
+    if elevation == Elevation::None {
+        bail!(
+            "root is needed to install packages: run `{}`",
+            command_line(packages)
+        );
+    }
+    Ok(())
+}
+
 /// Installs `packages` from the configured sources, after an update of the package lists if the
 /// lists at hand do not do.
 ///
@@ -55,15 +72,8 @@ pub fn command_line(packages: &[String]) -> String {
 /// installation fails; the error names what to run by hand.
 pub fn install(workspace: &Workspace, packages: &[String]) -> anyhow::Result<()> {
     let wanted = packages.join(" ");
-    if !Path::new("/usr/bin/apt-get").exists() {
-        bail!("this system has no apt-get: install what Debian calls {wanted}");
-    }
-    if workspace.identity.elevation() == Elevation::None {
-        bail!(
-            "root is needed to install packages: run `{}`",
-            command_line(packages)
-        );
-    }
+    let has_apt = Path::new("/usr/bin/apt-get").exists();
+    check(has_apt, workspace.identity.elevation(), packages)?;
     let stand_ins = stand_ins(workspace)?;
     let mut updated = false;
     if unknown(packages).is_some() {
@@ -133,7 +143,10 @@ fn apt_get(workspace: &Workspace, arguments: &[String]) -> anyhow::Result<Durati
         .args(["--option=Dpkg::Options::=--force-confold"])
         .args(arguments);
     let log = workspace.log("apt-get");
-    let job = Job::new("apt-get", command, &log, LIMIT);
+    let job = Job {
+        whole: true,
+        ..Job::new("apt-get", command, &log, LIMIT)
+    };
     process::run(job)?.success("apt-get")
 }
 
@@ -192,6 +205,34 @@ mod tests {
         let packages = ["nginx", "wrk"].map(str::to_owned);
         let expected = "sudo apt-get install --no-install-recommends nginx wrk";
         assert_eq!(command_line(&packages), expected);
+    }
+
+    #[test]
+    fn installations_that_cannot_be_tried_say_what_to_do() {
+        let rows = [
+            (true, Elevation::Root, None),
+            (true, Elevation::Sudo, None),
+            (
+                true,
+                Elevation::None,
+                Some(
+                    "root is needed to install packages: run `sudo apt-get install \
+                     --no-install-recommends nginx wrk`",
+                ),
+            ),
+            (
+                false,
+                Elevation::Root,
+                Some("this system has no apt-get: install what Debian calls nginx wrk"),
+            ),
+        ];
+        let packages = ["nginx", "wrk"].map(str::to_owned);
+        for (has_apt, elevation, expected) in rows {
+            let error = check(has_apt, elevation, &packages)
+                .err()
+                .map(|error| error.to_string());
+            assert_eq!(error.as_deref(), expected, "{has_apt} {elevation:?}");
+        }
     }
 
     #[test]

@@ -19,6 +19,8 @@ use crate::{
 pub const VERSION: &str = "0.13.0";
 /// LLVM majors that this version can be built against.
 pub const LLVM_MAJORS: [u32; 3] = [21, 22, 23];
+/// How the names of directories begin in which a linker is built.
+const REMAINS: &str = ".bpf-linker-build-";
 /// Building it takes one to three minutes.
 const BUILD_LIMIT: Duration = Duration::from_secs(20 * 60);
 /// Linking the smallest possible program takes a fraction of a second.
@@ -63,14 +65,7 @@ fn packages(llvm: u32) -> Vec<String> {
 /// bpf-linker does not know this LLVM, LLVM cannot be had, or the build fails.
 pub fn ensure(workspace: &Workspace, compiler: &Compiler) -> anyhow::Result<PathBuf> {
     let llvm = compiler.version.llvm;
-    if !LLVM_MAJORS.contains(&llvm) {
-        bail!(
-            "rustc {} emits bitcode of LLVM {llvm}, and bpf-linker {VERSION} knows LLVM {} to {}",
-            compiler.version.release,
-            LLVM_MAJORS[0],
-            LLVM_MAJORS[LLVM_MAJORS.len() - 1]
-        );
-    }
+    check_llvm(&compiler.version.release, llvm)?;
     let cached = directory(&workspace.cache, llvm).join("bin/bpf-linker");
     if cached.exists() {
         match probe(workspace, compiler, &cached) {
@@ -80,7 +75,7 @@ pub fn ensure(workspace: &Workspace, compiler: &Compiler) -> anyhow::Result<Path
                 return Ok(cached);
             }
             Err(error) => {
-                let fact = format!("the cached one does not work ({error:#}): building anew");
+                let fact = format!("the cached one does not work, removed: {error:#}");
                 screen::line(Mark::Change, "bpf-linker", &fact);
                 fs::remove_dir_all(directory(&workspace.cache, llvm))
                     .context("cannot remove the broken bpf-linker from the cache")?;
@@ -99,6 +94,18 @@ pub fn ensure(workspace: &Workspace, compiler: &Compiler) -> anyhow::Result<Path
     build(workspace, compiler, &cached)?;
     probe(workspace, compiler, &cached).context("the bpf-linker that was just built is no use")?;
     Ok(cached)
+}
+
+/// Refuses an LLVM that this bpf-linker cannot be built against.
+fn check_llvm(rustc: &str, llvm: u32) -> anyhow::Result<()> {
+    if LLVM_MAJORS.contains(&llvm) {
+        return Ok(());
+    }
+    bail!(
+        "rustc {rustc} emits bitcode of LLVM {llvm}, and bpf-linker {VERSION} knows LLVM {} to {}",
+        LLVM_MAJORS[0],
+        LLVM_MAJORS[LLVM_MAJORS.len() - 1]
+    )
 }
 
 /// The first executable of this name on `PATH`.
@@ -175,11 +182,10 @@ fn build(workspace: &Workspace, compiler: &Compiler, cached: &Path) -> anyhow::R
         return Ok(());
     }
     let place = directory(&workspace.cache, llvm);
-    let work = workspace.cache.join(format!(".build-llvm-{llvm}"));
-    // What an interrupted build left behind.
-    if work.exists() {
-        fs::remove_dir_all(&work).with_context(|| format!("cannot remove {}", work.display()))?;
-    }
+    remove_remains(&workspace.cache)?;
+    let work = workspace
+        .cache
+        .join(format!("{REMAINS}{}", std::process::id()));
     let mut command = compiler.cargo(workspace);
     // The clone's configuration and lock file are none of this build's business.
     command
@@ -207,6 +213,21 @@ fn build(workspace: &Workspace, compiler: &Compiler, cached: &Path) -> anyhow::R
         place.display()
     );
     screen::line(Mark::Good, "bpf-linker", &fact);
+    Ok(())
+}
+
+/// Removes what interrupted builds left behind. The caller holds the lock, so none is under way.
+fn remove_remains(cache: &Path) -> anyhow::Result<()> {
+    let entries =
+        fs::read_dir(cache).with_context(|| format!("cannot read {}", cache.display()))?;
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(REMAINS) {
+            let path = entry.path();
+            fs::remove_dir_all(&path)
+                .with_context(|| format!("cannot remove {}", path.display()))?;
+        }
+    }
     Ok(())
 }
 
@@ -256,4 +277,47 @@ fn is_llvm(prefix: &Path, llvm: u32) -> bool {
     major == Some(llvm)
         && prefix.join("include/llvm-c/Core.h").exists()
         && prefix.join("lib/libPolly.a").exists()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn remains_of_interrupted_builds_are_removed_and_nothing_else() {
+        let cache = std::env::temp_dir().join(format!("xtask-cache-{}", std::process::id()));
+        let kept = directory(&cache, 22).join("bin");
+        fs::create_dir_all(&kept).expect("a directory");
+        fs::create_dir_all(cache.join(format!("{REMAINS}1/root"))).expect("a directory");
+        remove_remains(&cache).expect("removed");
+        assert!(kept.exists());
+        assert_eq!(fs::read_dir(&cache).expect("a directory").count(), 1);
+        fs::remove_dir_all(&cache).expect("removed");
+    }
+
+    #[test]
+    fn each_llvm_has_a_linker_and_packages_of_its_own() {
+        let cache = Path::new("/cache");
+        assert_eq!(
+            directory(cache, 22),
+            Path::new("/cache/bpf-linker-0.13.0-llvm-22")
+        );
+        assert_ne!(directory(cache, 22), directory(cache, 23));
+        assert_eq!(packages(23)[..2], ["llvm-23-dev", "libpolly-23-dev"]);
+    }
+
+    #[test]
+    fn an_llvm_that_bpf_linker_does_not_know_is_named() {
+        let rows = [(21, true), (22, true), (23, true), (20, false), (24, false)];
+        for (llvm, known) in rows {
+            let error = check_llvm("1.90.0", llvm)
+                .err()
+                .map(|error| error.to_string());
+            let expected = format!(
+                "rustc 1.90.0 emits bitcode of LLVM {llvm}, and bpf-linker 0.13.0 knows LLVM 21 to \
+                 23"
+            );
+            assert_eq!(error, (!known).then_some(expected));
+        }
+    }
 }

@@ -34,8 +34,10 @@ pub fn run(arguments: &Arguments, workspace: &Workspace) -> anyhow::Result<ExitC
     screen::heading("Toolchain of the kernel programs");
     // A choice of the past may be second best by now.
     toolchain::choose(workspace)?;
-    screen::heading("Programs of the system");
-    packages::ensure(workspace, purposes)?;
+    if purposes.iter().any(|purpose| *purpose != Purpose::Build) {
+        screen::heading("Programs of the system");
+        packages::ensure(workspace, purposes)?;
+    }
     if purposes.contains(&Purpose::Test) {
         screen::heading("Companions of cargo");
         for component in component::Component::ALL {

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -233,7 +233,12 @@ pub fn choose(workspace: &Workspace) -> anyhow::Result<Toolchain> {
             }
         }
     }
-    bail!(
+    Err(none_works(&refusals))
+}
+
+/// What is left to say when every candidate has been refused.
+fn none_works(refusals: &[String]) -> anyhow::Error {
+    anyhow!(
         "no toolchain can build the kernel programs:\n  {}",
         refusals.join("\n  ")
     )
@@ -284,6 +289,14 @@ mod tests {
         for (refusals, expected) in rows {
             assert_eq!(why(refusals), expected);
         }
+    }
+
+    #[test]
+    fn every_refusal_is_told_when_nothing_works() {
+        let refusals = ["rustup: no rust-src", "Debian: no root"].map(str::to_owned);
+        let expected = "no toolchain can build the kernel programs:\n  rustup: no rust-src\n  \
+                        Debian: no root";
+        assert_eq!(none_works(&refusals).to_string(), expected);
     }
 
     #[test]

@@ -23,6 +23,8 @@ const CAPABILITIES: [(&str, u32); 3] = [
     ("CAP_BPF", 39),
 ];
 
+const NO_ROOT: &str = "root is needed to load programs: run it as root, or run `sudo -v` first";
+
 /// What has been found out in this run, so that nothing is looked for or built twice.
 pub struct Provisions<'a> {
     workspace: &'a Workspace,
@@ -65,26 +67,22 @@ impl<'a> Provisions<'a> {
         let reasons: Vec<String> = stage
             .needs
             .iter()
-            .filter_map(|need| self.check(*need).err())
+            .filter_map(|need| self.check(*need, stage.limit()).err())
             .collect();
         (!reasons.is_empty()).then(|| reasons.join("; "))
     }
 
-    fn check(&mut self, need: Need) -> Result<(), String> {
+    fn check(&mut self, need: Need, limit: Duration) -> Result<(), String> {
         match need {
             Need::Toolchain => self.toolchain().map(drop),
-            Need::Object => self.object(build::LIMIT),
+            Need::Object => self.object(limit),
             Need::Component(component) => self.component(component),
             Need::Root => {
                 let workspace = self.workspace;
                 let found = self.root.get_or_insert_with(|| told(root(workspace)));
                 found.clone()
             }
-            Need::Btf if Path::new(BTF).exists() => Ok(()),
-            Need::Btf => Err(format!(
-                "this kernel has no type information ({BTF} is missing): boot one that is built \
-                 with CONFIG_DEBUG_INFO_BTF"
-            )),
+            Need::Btf => check_btf(Path::new(BTF).exists()),
             Need::Programs => self.programs(),
         }
     }
@@ -130,6 +128,17 @@ impl<'a> Provisions<'a> {
     }
 }
 
+/// Refuses a kernel without type information.
+fn check_btf(exists: bool) -> Result<(), String> {
+    if exists {
+        return Ok(());
+    }
+    Err(format!(
+        "this kernel has no type information ({BTF} is missing): boot one that is built with \
+         CONFIG_DEBUG_INFO_BTF"
+    ))
+}
+
 /// An error as the one line that stages report, so that it can be reported more than once.
 fn told<T>(result: anyhow::Result<T>) -> Result<T, String> {
     result.map_err(|error| format!("{error:#}"))
@@ -137,11 +146,15 @@ fn told<T>(result: anyhow::Result<T>) -> Result<T, String> {
 
 /// Asks a command that runs as root what it may do.
 fn root(workspace: &Workspace) -> anyhow::Result<()> {
-    let Some(mut command) = workspace.identity.elevate(OsStr::new("cat"), &[]) else {
-        bail!("root is needed to load programs: run it as root, or let sudo ask no password");
-    };
+    let elevated = workspace.identity.elevate(OsStr::new("cat"), &[]);
+    let mut command = elevated.context(NO_ROOT)?;
     command.arg("/proc/self/status");
-    let missing = missing_capabilities(&process::output(command)?)?;
+    check_capabilities(&process::output(command)?)
+}
+
+/// Refuses a root that may not do what the tests do.
+fn check_capabilities(status: &str) -> anyhow::Result<()> {
+    let missing = missing_capabilities(status)?;
     if !missing.is_empty() {
         bail!(
             "root has no {} here: run it outside of this container",
@@ -196,5 +209,21 @@ mod tests {
             error.to_string(),
             "/proc/self/status names no effective capabilities"
         );
+    }
+
+    #[test]
+    fn a_root_without_powers_is_refused() {
+        assert!(check_capabilities("CapEff:\t000001ffffffffff\n").is_ok());
+        let error = check_capabilities("CapEff:\t0000000000001000\n").expect_err("refused");
+        let expected = "root has no CAP_SYS_ADMIN, CAP_BPF here: run it outside of this container";
+        assert_eq!(error.to_string(), expected);
+    }
+
+    #[test]
+    fn a_kernel_without_types_is_refused() {
+        assert_eq!(check_btf(true), Ok(()));
+        let expected = "this kernel has no type information (/sys/kernel/btf/vmlinux is missing): \
+                        boot one that is built with CONFIG_DEBUG_INFO_BTF";
+        assert_eq!(check_btf(false), Err(expected.to_owned()));
     }
 }

@@ -96,11 +96,8 @@ impl Running<'_> {
     fn job(&self, command: Command, stdout: Option<&Path>) -> anyhow::Result<Done> {
         let (subject, log, limit) = (self.stage.name, self.log.as_path(), self.left());
         process::run(Job {
-            subject,
-            command,
-            log,
             stdout,
-            limit,
+            ..Job::new(subject, command, log, limit)
         })
     }
 
@@ -264,7 +261,14 @@ impl Running<'_> {
 #[derive(Deserialize)]
 struct Message {
     target: Option<Target>,
+    profile: Option<Build>,
     executable: Option<PathBuf>,
+}
+
+/// The profile that something was built with.
+#[derive(Deserialize)]
+struct Build {
+    test: bool,
 }
 
 #[derive(Deserialize)]
@@ -272,11 +276,12 @@ struct Target {
     name: String,
 }
 
-/// The test binaries that cargo says it has built.
+/// The test binaries that cargo says it has built; other binaries come along for the tests' use.
 fn executables(messages: &str, targets: Targets) -> Vec<PathBuf> {
     messages
         .lines()
         .filter_map(|line| serde_json::from_str::<Message>(line).ok())
+        .filter(|message| message.profile.as_ref().is_some_and(|profile| profile.test))
         .filter(|message| {
             message
                 .target
@@ -293,10 +298,11 @@ mod tests {
 
     #[test]
     fn test_binaries_are_found_in_cargos_messages() {
-        let messages = r#"{"reason":"compiler-artifact","target":{"name":"aya"},"executable":null}
+        let messages = r#"{"target":{"name":"aya"},"profile":{"test":false},"executable":null}
 not a message
-{"reason":"compiler-artifact","target":{"name":"packets"},"executable":"/t/packets-1"}
-{"reason":"compiler-artifact","target":{"name":"e2e"},"executable":"/t/e2e-1"}
+{"target":{"name":"packets"},"profile":{"test":true},"executable":"/t/packets-1"}
+{"target":{"name":"load"},"profile":{"test":false},"executable":"/t/load"}
+{"target":{"name":"e2e"},"profile":{"test":true},"executable":"/t/e2e-1"}
 {"reason":"build-finished","success":true}
 "#;
         let rows = [
