@@ -30,7 +30,13 @@ impl Driver {
                 format!("make slot {other} ready first; see: shifterctl status {name}"),
             ));
         }
-        let change = Change { service: name, what: "drain", slot: Some(slot), by, arrived };
+        let change = Change {
+            service: name,
+            what: "drain",
+            slot: Some(slot),
+            by,
+            arrived,
+        };
         let decide = |control: &mut ServiceControl, unix_ms| {
             control.set_drained(slot, !body.undo, by, unix_ms);
         };

@@ -38,9 +38,16 @@ impl Driver {
     ) -> Result<(Slot, EstablishedPolicy, Changed), Refusal> {
         let control = self.known(name)?;
         let canary = control.canary();
-        let policy = body.established.unwrap_or(control.spec().rollback_established);
-        let change =
-            Change { service: name, what: "rollback", slot: Some(canary), by, arrived };
+        let policy = body
+            .established
+            .unwrap_or(control.spec().rollback_established);
+        let change = Change {
+            service: name,
+            what: "rollback",
+            slot: Some(canary),
+            by,
+            arrived,
+        };
         let decide = |control: &mut ServiceControl, unix_ms| control.set_weight(0, by, unix_ms);
         let changed = self.change(&change, decide, weight::describe)?;
         Ok((canary, policy, changed))

@@ -22,7 +22,10 @@ impl Driver {
         if body.weight_bp > WEIGHT_FULL_BP {
             return Err(refusal(
                 "bad_request",
-                format!("weight_bp is {}, but at most {WEIGHT_FULL_BP}", body.weight_bp),
+                format!(
+                    "weight_bp is {}, but at most {WEIGHT_FULL_BP}",
+                    body.weight_bp
+                ),
                 "a weight is given in basis points: 500 is 5 %".into(),
             ));
         }
@@ -34,7 +37,13 @@ impl Driver {
                 format!("add [slot.{canary}] to its file, then: shifterctl apply"),
             ));
         }
-        let change = Change { service: name, what: "weight", slot: None, by, arrived };
+        let change = Change {
+            service: name,
+            what: "weight",
+            slot: None,
+            by,
+            arrived,
+        };
         let decide = |control: &mut ServiceControl, unix_ms| {
             control.set_weight(body.weight_bp, by, unix_ms);
         };
@@ -44,7 +53,11 @@ impl Driver {
 
 /// What became of the weight.
 pub fn describe(old: &ServiceRecord, new: &ServiceRecord) -> String {
-    format!("weight {} -> {}", percent(old.weight_bp), percent(new.weight_bp))
+    format!(
+        "weight {} -> {}",
+        percent(old.weight_bp),
+        percent(new.weight_bp)
+    )
 }
 
 /// Basis points as people read them: `5 %`, `0.5 %`.
