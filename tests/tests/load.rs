@@ -32,6 +32,10 @@ use shifter_tests::{
 enum Act {
     /// An answer of a backend on a connection.
     Answer(&'static str, &'static str),
+    /// An answer of v1 on connection 1, and no FIN, though one was asked for.
+    Stay,
+    /// An answer of v1 on connection 1, and something more a little later.
+    Trail,
     /// These bytes, and nothing after them.
     Bytes(&'static str),
     /// Nothing; the connection stays open.
@@ -42,7 +46,7 @@ enum Act {
     Reset,
 }
 
-use Act::{Answer, Bytes, Close, Reset as Rst, Silence};
+use Act::{Answer, Bytes, Close, Reset as Rst, Silence, Stay, Trail};
 
 /// Serves connections, each with the next script, then ends; returns who connected.
 fn lie(
@@ -56,6 +60,8 @@ fn lie(
     thread::spawn(move || {
         let serve = |script: Vec<Act>| {
             let (stream, peer) = listener.accept().expect("a client");
+            // Pieces stay pieces.
+            stream.set_nodelay(true).expect("nodelay");
             thread::spawn(move || script.into_iter().all(|act| perform(&stream, act)));
             peer
         };
@@ -70,11 +76,15 @@ fn perform(mut stream: &TcpStream, act: Act) -> bool {
         return false;
     }
     let close = String::from_utf8_lossy(&request).contains("Connection: close");
-    let text = match act {
-        Answer(backend, connection) => format!(
+    let answer = |backend: &str, connection: &str| {
+        format!(
             "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Backend: {backend}\r\n\
              X-Connection: {connection}\r\n\r\nhi"
-        ),
+        )
+    };
+    let text = match act {
+        Answer(backend, connection) => answer(backend, connection),
+        Stay | Trail => answer("v1", "1"),
         Bytes(text) => text.to_owned(),
         Close => return false,
         Silence => {
@@ -98,6 +108,17 @@ fn perform(mut stream: &TcpStream, act: Act) -> bool {
         thread::sleep(Duration::from_millis(1));
         sent
     });
+    match act {
+        Stay => {
+            // Until the client has had enough.
+            let _ = stream.read(&mut request);
+        }
+        Trail => {
+            thread::sleep(Duration::from_millis(20));
+            let _ = stream.write_all(b"x");
+        }
+        _ => {}
+    }
     sent == [true, true] && !close
 }
 
@@ -157,6 +178,13 @@ const LIES: &[(&str, &[Act], u64, Option<ErrorKind>)] = &[
         0,
         Some(BadResponse),
     ),
+    ("no end", &[OK, OK, Stay], 3, Some(Timeout)),
+    (
+        "something behind the end",
+        &[OK, OK, Trail],
+        3,
+        Some(BadResponse),
+    ),
     (
         "half an answer",
         &[
@@ -182,7 +210,7 @@ fn every_lie_is_counted_under_its_name() {
             let server = lie(world.host(), addr, vec![script.to_vec()]);
             let plan = Plan {
                 requests_per_connection: Some(3),
-                timeout: Duration::from_millis(300),
+                timeout: Duration::from_millis(700),
                 ..Plan::connections(addr, 1, 1)
             };
             let report = load::run(world.client(), &plan);

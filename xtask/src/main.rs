@@ -1,6 +1,7 @@
 //! Build, demo and test commands of shifter: `cargo xtask help`.
 
 mod build;
+mod demo;
 mod identity;
 mod interrupt;
 mod process;
@@ -29,6 +30,8 @@ enum Task {
     Setup(setup::Arguments),
     /// Build the kernel programs, shifterd and shifterctl.
     Build(build::Arguments),
+    /// Show two versions of a service, shifted and taken back under load.
+    Demo(demo::Arguments),
     /// Run all tests; the last line is `N passed, N failed`.
     Test(test::Arguments),
 }
@@ -38,6 +41,7 @@ impl Task {
         match self {
             Self::Setup(arguments) => setup::run(arguments, workspace),
             Self::Build(arguments) => build::run(arguments, workspace),
+            Self::Demo(arguments) => demo::run(arguments, workspace),
             Self::Test(arguments) => test::run(arguments, workspace),
         }
     }
@@ -46,6 +50,11 @@ impl Task {
 fn run() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
     interrupt::install()?;
+    if let Task::Demo(arguments) = &arguments.task
+        && let Some(result) = demo::run_built(arguments)
+    {
+        return result;
+    }
     let workspace = Workspace::find()?;
     workspace.identity.hand_over(&workspace.target)?;
     let result = arguments.task.run(&workspace);

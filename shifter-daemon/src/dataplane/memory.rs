@@ -250,6 +250,10 @@ impl FlowTable for MemoryDataplane {
         })
     }
 
+    fn reset_again(&self, _service: &str, _slot: Slot) -> Result<(), DataplaneError> {
+        Ok(())
+    }
+
     fn capacity_count(&self) -> u64 {
         1_000
     }

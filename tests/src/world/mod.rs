@@ -78,8 +78,8 @@ impl World {
         let world = Self {
             places: places.collect(),
         };
-        for netns in world.places.values() {
-            set_sysctls(netns, options);
+        for (place, netns) in &world.places {
+            set_sysctls(*place, netns, options);
         }
         for Link { near, far } in topology.links {
             world.get(near.place).ip(&format!(
@@ -204,7 +204,7 @@ fn ends(topology: &Topology) -> impl Iterator<Item = End> {
     topology.links.iter().flat_map(|link| [link.near, link.far])
 }
 
-fn set_sysctls(netns: &Netns, options: Options) {
+fn set_sysctls(place: Place, netns: &Netns, options: Options) {
     let rp_filter = options.rp_filter.to_string();
     let common = [
         // No waiting for duplicate addresses, no router that changes routes.
@@ -218,13 +218,16 @@ fn set_sysctls(netns: &Netns, options: Options) {
         ("net.ipv6.conf.all.forwarding", "1"),
         ("net.core.somaxconn", "65535"),
         ("net.ipv4.tcp_max_syn_backlog", "65535"),
-        // A client that opens 10,000 connections a second uses all ports, and each again after a
-        // second.
-        ("net.ipv4.ip_local_port_range", "1024 65535"),
-        ("net.ipv4.tcp_tw_reuse", "1"),
         ("net.ipv6.ip_nonlocal_bind", "1"),
     ];
-    for (name, value) in common {
+    let of_client = [
+        // A client that opens 10,000 connections a second uses all ports, and each again after a
+        // second. Elsewhere such a range would take ports that servers want to listen on.
+        ("net.ipv4.ip_local_port_range", "1024 65535"),
+        ("net.ipv4.tcp_tw_reuse", "1"),
+    ];
+    let of_client = of_client.iter().filter(|_| place == Place::Client);
+    for (name, value) in common.iter().chain(of_client) {
         netns.sysctl(name, value);
     }
 }

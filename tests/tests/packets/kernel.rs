@@ -66,7 +66,11 @@ impl Kernel {
         let mut programs = loader
             .load(shifter_daemon::dataplane::bpf::object())
             .expect("the object");
-        for name in program::ALL {
+        let ingress = match hook {
+            Hook::Xdp => program::XDP_INGRESS,
+            Hook::Tc => program::TC_INGRESS,
+        };
+        for name in [ingress, program::TC_EGRESS] {
             match programs.program_mut(name).expect("the program") {
                 Program::Xdp(xdp) => xdp.load().expect("XDP loads"),
                 Program::SchedClassifier(classifier) => classifier.load().expect("TC loads"),

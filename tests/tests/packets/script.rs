@@ -23,6 +23,8 @@ pub enum Step {
     Raw(Vec<u8>, Verdict),
     /// The daemon puts another plan in force.
     Publish(ServicePlan),
+    /// Nothing happens for so long that the kernel calls it silence.
+    Silence,
     /// An operator resets the live flows of a slot; this many.
     Reset(Slot, u64),
 }
@@ -44,7 +46,7 @@ impl Script {
             Step::In(_, verdict, _) | Step::Out(_, verdict, _) | Step::Raw(_, verdict) => {
                 *verdict == wanted
             }
-            Step::Publish(_) | Step::Reset(..) => false,
+            Step::Publish(_) | Step::Reset(..) | Step::Silence => false,
         })
     }
 
@@ -68,6 +70,11 @@ impl Script {
                 Step::Raw(bytes, verdict) => (kernel.ingress(bytes), bytes.clone(), verdict, &None),
                 Step::Publish(plan) => {
                     kernel.publish(plan);
+                    continue;
+                }
+                Step::Silence => {
+                    // Three ticks of 2^30 ns.
+                    std::thread::sleep(std::time::Duration::from_millis(3_300));
                     continue;
                 }
                 Step::Reset(slot, expected) => {

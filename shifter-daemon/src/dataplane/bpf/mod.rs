@@ -6,6 +6,7 @@
 mod directory;
 mod flows;
 mod hooks;
+mod log;
 mod mapped;
 mod maps;
 mod publish;
@@ -24,6 +25,7 @@ use shifter_common::{
 };
 use std::net::SocketAddr;
 
+pub use self::log::KernelLog;
 use self::{directory::PinDirectory, flows::BpfFlowTable, hooks::Hooks, maps::Maps};
 use super::{
     Census, Dataplane, DataplaneError, FlowTable, Publication, PublishedService, ServicePlan,
@@ -188,7 +190,7 @@ impl Dataplane for BpfDataplane {
             .into_iter()
             .map(|interface| interface.name)
             .collect();
-        self.hooks.detach();
+        self.hooks.detach(&self.directory)?;
         self.directory.remove()?;
         Ok(names)
     }

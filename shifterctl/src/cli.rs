@@ -1,0 +1,256 @@
+//! The command line.
+
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+use clap::{
+    Args, Parser, Subcommand, ValueEnum,
+    builder::{PossibleValuesParser, TypedValueParser},
+    error::ErrorKind,
+};
+use clap_complete::Shell;
+use shifter_common::wire::{EstablishedPolicy, Slot};
+
+use crate::{interval, percent};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  refused or failed
+  2  the command line is wrong
+  3  shifterd did not answer in time
+  5  shifterd is not reachable";
+
+/// Show and change what shifterd steers.
+#[derive(Debug, Parser)]
+#[command(name = "shifterctl", version, about, after_help = EXIT_CODES, max_term_width = 80)]
+pub struct Arguments {
+    /// What is printed: a table for people, or the control API's JSON
+    #[arg(short, long, global = true, value_enum, default_value_t = Output::Table)]
+    #[arg(value_name = "FORMAT")]
+    pub output: Output,
+
+    /// Control socket of shifterd
+    #[arg(long, global = true, env = "SHIFTER_SOCKET", hide_env_values = true)]
+    #[arg(default_value = "/run/shifter/shifter.sock", value_name = "PATH")]
+    pub socket: PathBuf,
+
+    /// Time that shifterd has for its answer, such as 500ms or 30s
+    #[arg(long, global = true, default_value = "10s", value_parser = interval::parse)]
+    #[arg(value_name = "TIME")]
+    pub request_timeout: Duration,
+
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Format of what is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people, 80 columns.
+    Table,
+    /// The wire types of the control API.
+    Json,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show services, slots, backends, interfaces and the last events
+    ///
+    /// The column `share` is a slot's part of all flows selected since its first use; with --watch
+    /// it is its part of the flows selected since the last redraw. `resets c/b` are flows reset by
+    /// the client and by the backend.
+    Status(Status),
+
+    /// Read the service files again and put them in force
+    Apply,
+
+    /// Set the canary's share of new flows
+    SetWeight {
+        /// Name of the service
+        #[arg(value_parser = service)]
+        service: String,
+        /// Percentage, to 0.01: 5, 0.5%, 12.34
+        #[arg(value_parser = percent::parse, allow_hyphen_values = true)]
+        #[arg(value_name = "PERCENT")]
+        weight_bp: u16,
+    },
+
+    /// Take all new flows back to the baseline, in one store
+    Rollback {
+        /// Name of the service
+        #[arg(value_parser = service)]
+        service: String,
+        /// What happens to the canary's established flows [default: as the service file says]
+        #[arg(long, value_parser = established(), value_name = "POLICY")]
+        established: Option<EstablishedPolicy>,
+    },
+
+    /// Send no new flows to a slot, until it is undone
+    Drain {
+        /// Name of the service
+        #[arg(value_parser = service)]
+        service: String,
+        /// The slot
+        #[arg(value_parser = slot())]
+        slot: Slot,
+        /// Allow new flows again
+        #[arg(long)]
+        undo: bool,
+    },
+
+    /// List the flows of a service, newest first
+    Flows {
+        /// Name of the service
+        #[arg(value_parser = service)]
+        service: String,
+        /// Flows shown at most
+        #[arg(long, default_value_t = 100, value_name = "N")]
+        #[arg(value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        limit: u32,
+    },
+
+    /// Check the files, as shifterd does at its start
+    Lint {
+        /// Node files [default: the installed one]
+        #[arg(value_name = "PATH")]
+        paths: Vec<PathBuf>,
+    },
+
+    /// Take all programs off the interfaces
+    Detach {
+        /// Do so although live flows will break
+        #[arg(long)]
+        force: bool,
+    },
+
+    /// Look at the host, say what is missing and how to mend it
+    Doctor {
+        /// Node file [default: the installed one]
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+
+    /// Print a completion script for a shell
+    Completion {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+/// `status`
+#[derive(Args, Clone, Debug)]
+pub struct Status {
+    /// Show only this service
+    #[arg(value_parser = service)]
+    pub service: Option<String>,
+    /// Show it again and again until Ctrl-C
+    #[arg(short, long)]
+    pub watch: bool,
+    /// Time between two redraws
+    #[arg(long, default_value = "1s", value_parser = interval::parse, requires = "watch")]
+    #[arg(value_name = "TIME")]
+    pub interval: Duration,
+}
+
+fn service(text: &str) -> Result<String, String> {
+    if text.is_empty() {
+        return Err("a service has a name\nhelp: see which there are: shifterctl status".into());
+    }
+    Ok(text.to_owned())
+}
+
+fn slot() -> impl TypedValueParser<Value = Slot> {
+    PossibleValuesParser::new(["a", "b"]).map(|text| if text == "a" { Slot::A } else { Slot::B })
+}
+
+fn established() -> impl TypedValueParser<Value = EstablishedPolicy> {
+    PossibleValuesParser::new(["drain", "reset"]).map(|text| match text.as_str() {
+        "reset" => EstablishedPolicy::Reset,
+        _ => EstablishedPolicy::Drain,
+    })
+}
+
+/// Prints what clap found, or the help that was asked for.
+pub fn explain(error: &clap::Error) -> ExitCode {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            // A reader that closed early has seen what it wanted.
+            let _ = error.print();
+            ExitCode::SUCCESS
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            let _ = error.print();
+            ExitCode::from(2)
+        }
+        _ => {
+            eprintln!("{}", with_help(&error.render().to_string()));
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// clap's text with the last line as in all other errors.
+fn with_help(text: &str) -> String {
+    let text = text
+        .trim_end()
+        .trim_end_matches("For more information, try '--help'.")
+        .trim_end();
+    if text.contains("\nhelp: ") {
+        return text.to_owned();
+    }
+    // clap prints the usage of the subcommand that was tried, if it got that far.
+    let command = text
+        .split_once("Usage: shifterctl ")
+        .and_then(|(_, usage)| {
+            let word = usage.split_whitespace().next()?;
+            word.starts_with(|c: char| c.is_ascii_lowercase())
+                .then_some(word)
+        });
+    match command {
+        Some(command) => format!("{text}\nhelp: shifterctl {command} --help"),
+        None => format!("{text}\nhelp: shifterctl --help"),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn every_help_fits_80_columns() {
+        let mut command = Arguments::command();
+        command.build();
+        let mut texts = vec![command.render_long_help().to_string()];
+        for subcommand in command.get_subcommands_mut() {
+            texts.push(subcommand.render_long_help().to_string());
+        }
+        assert!(texts.len() > 10);
+        for line in texts.iter().flat_map(|text| text.lines()) {
+            assert!(line.chars().count() <= 80, "{line}");
+        }
+    }
+
+    #[test]
+    fn global_options_go_anywhere() {
+        let rows: &[&[&str]] = &[
+            &["shifterctl", "-o", "json", "--socket", "/s", "status"],
+            &["shifterctl", "status", "-o", "json", "--socket", "/s"],
+        ];
+        for row in rows {
+            let arguments = Arguments::try_parse_from(*row).unwrap();
+            assert_eq!(arguments.output, Output::Json);
+            assert_eq!(arguments.socket, PathBuf::from("/s"));
+            assert_eq!(arguments.request_timeout, Duration::from_secs(10));
+        }
+    }
+}

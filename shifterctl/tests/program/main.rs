@@ -1,0 +1,8 @@
+//! The real program against a fake daemon on a Unix socket.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod commands;
+mod failures;
+mod shifterd;
+mod support;
+mod watch;
