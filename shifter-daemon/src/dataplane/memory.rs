@@ -69,6 +69,8 @@ pub struct MemoryState {
     pub on_publish: Option<OnPublish>,
     /// What fails, with which text.
     pub failing: BTreeMap<Operation, String>,
+    /// Whether there was something to take over.
+    pub was_adopted: bool,
     /// Whether the programs were taken off.
     pub is_detached: bool,
 }
@@ -202,7 +204,7 @@ impl Dataplane for MemoryDataplane {
     }
 
     fn was_adopted(&self) -> bool {
-        self.with(|state| !state.plans.is_empty())
+        self.with(|state| state.was_adopted)
     }
 
     fn detach(&mut self) -> Result<Vec<String>, DataplaneError> {

@@ -43,7 +43,7 @@ async fn a_changed_file_is_put_in_force_and_moves_no_weight() {
     session
         .run(&[
             (&drain, ""),
-            ("hangup", "orders drain.timeout: \"60s\" -> \"5s\""),
+            ("hangup", "orders drain.timeout: \"1m\" -> \"5s\""),
             (
                 "event",
                 "SIGHUP: apply: 2500 -> 2500, nothing stored: drain.timeout changed",
@@ -124,8 +124,8 @@ async fn a_bad_file_leaves_the_old_one_in_force() {
             ),
             (
                 "apply",
-                "orders.toml:1:1: missing section [slot.a]\n\
-                 orders.toml:3:7: VIP \"10.0.0.10\" has no port",
+                "orders.toml:3: VIP \"10.0.0.10\" has no port\n\
+                 orders.toml:0: no slot has a backend",
             ),
             (
                 "show orders",
@@ -347,16 +347,18 @@ async fn a_file_may_not_take_what_another_service_holds() {
             (&file("search.toml", &thief), ""),
         ])
         .await;
-    let told = session.act("apply").await;
-    assert!(told.starts_with("search.toml:3:7: "), "{told}");
-    assert!(told.ends_with("\norphaned: orders"), "{told}");
     session
         .run(&[
+            (
+                "apply",
+                "search.toml:3: VIP \"10.0.0.10:80\" is a VIP of service \"orders\" (in force, its \
+                 file is gone)\n\
+                 orphaned: orders",
+            ),
             ("plan search", "none"),
             (
                 "plan orders",
-                "0 bp, a open [10.1.0.1:80], b open \
-            [10.2.0.1:80], published 1",
+                "0 bp, a open [10.1.0.1:80], b open [10.2.0.1:80], published 1",
             ),
         ])
         .await;
@@ -376,16 +378,17 @@ async fn the_node_file_takes_effect_with_a_restart() {
         )])
         .await;
     std::fs::write(&path, text + "metrics = 1\n").expect("writable");
-    let told = session.act("apply").await;
-    assert!(told.starts_with("shifter.toml:5:1: "), "{told}");
+    session
+        .run(&[("apply", "shifter.toml:5: unknown key \"metrics\" in state")])
+        .await;
     std::fs::remove_file(&path).expect("writable");
     session
-        .run(&[(
-            "apply",
-            "shifter.toml:0: cannot be read: No such file or directory (os error 2)",
-        )])
-        .await;
-    session
-        .run(&[("weight orders 500", "0 -> 500, generation 2")])
+        .run(&[
+            (
+                "apply",
+                "shifter.toml:0: cannot be read: No such file or directory (os error 2)",
+            ),
+            ("weight orders 500", "0 -> 500, generation 2"),
+        ])
         .await;
 }

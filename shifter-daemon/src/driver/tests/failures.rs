@@ -168,6 +168,9 @@ async fn what_stays_on_disk_against_all_efforts_is_told() {
 #[tokio::test(start_paused = true)]
 async fn what_the_kernel_does_not_tell_is_a_refusal() {
     let rows = [
+        (Operation::Read, "status"),
+        (Operation::Verdicts, "status"),
+        (Operation::Sweep, "status"),
         (Operation::Read, "show orders"),
         (Operation::Sweep, "show orders"),
         (Operation::Flows, "flows orders"),
@@ -183,6 +186,7 @@ async fn what_the_kernel_does_not_tell_is_a_refusal() {
             .run(&[(command, "kernel: EBADF / see: shifterctl doctor")])
             .await;
         session.dataplane.with(|state| state.failing.clear());
+        session.run(&[("status", "a status")]).await;
         session
             .run(&[("weight orders 500", "0 -> 500, generation 2")])
             .await;
