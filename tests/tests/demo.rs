@@ -139,7 +139,7 @@ impl Belongings {
         assert!(!self.directory.exists(), "{self:?} after:\n{said}");
         assert_eq!(
             scratch::mounts_below(&self.directory),
-            [PathBuf::new(); 0],
+            Vec::<PathBuf>::new(),
             "after:\n{said}"
         );
         for namespace in &self.namespaces {

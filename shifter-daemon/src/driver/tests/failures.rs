@@ -39,15 +39,13 @@ async fn what_cannot_be_put_on_disk_is_not_done() {
         ])
         .await;
     let file = session.dir.path().join("state/state.json");
-    for command in COMMANDS {
-        let refusal = format!(
-            "state: writing {}: Is a directory (os error 21); nothing was changed / free space or \
-             mend the state directory, then try again",
-            file.display()
-        );
-        session.run(&[(command, &refusal)]).await;
-        session.run(BEFORE).await;
-    }
+    let refusal = format!(
+        "state: writing {}: Is a directory (os error 21); nothing was changed / free space or mend \
+         the state directory, then try again",
+        file.display()
+    );
+    session.run(&[("weight orders 2500", &refusal)]).await;
+    session.run(BEFORE).await;
     assert!(session.dataplane.with(|state| state.resets.is_empty()));
     session
         .run(&[
@@ -55,6 +53,33 @@ async fn what_cannot_be_put_on_disk_is_not_done() {
             ("weight orders 2500", "500 -> 2500, generation 3"),
         ])
         .await;
+}
+
+/// Taking a version out of traffic does not wait for a disk that the version may have filled.
+#[tokio::test(start_paused = true)]
+async fn traffic_is_taken_back_even_if_the_disk_refuses() {
+    for (command, done) in [
+        ("rollback orders", "500 -> 0, generation 3"),
+        ("weight orders 0", "500 -> 0, generation 3"),
+        ("drain orders b", "500 -> 500, generation 3"),
+    ] {
+        let mut session = Session::start(FILES);
+        session
+            .run(&[
+                ("weight orders 500", "0 -> 500, generation 2"),
+                ("lock", ""),
+            ])
+            .await;
+        let file = session.dir.path().join("state/state.json");
+        let told = format!(
+            "it is in force, but not on disk (writing {}: Is a directory (os error 21)): a start \
+             that finds no pinned state would undo it; free space, then repeat it",
+            file.display()
+        );
+        let reply = session.act(command).await;
+        assert!(reply.contains(&told), "{reply}");
+        assert!(reply.starts_with(done), "{reply}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
