@@ -60,8 +60,11 @@ pub mod map {
     /// `PerCpuArray<BackendCounters>` by backend index.
     pub const BACKEND_COUNTERS: &str = "BACKEND_COUNTERS";
 
+    /// `Array<u32>` by [`super::setting`].
+    pub const SETTINGS: &str = "SETTINGS";
+
     /// All maps, in the order they are pinned.
-    pub const ALL: [&str; 13] = [
+    pub const ALL: [&str; 14] = [
         STEERING,
         SERVICES,
         VIPS,
@@ -75,6 +78,7 @@ pub mod map {
         VERDICTS,
         SLOT_COUNTERS,
         BACKEND_COUNTERS,
+        SETTINGS,
     ];
 }
 
@@ -88,6 +92,14 @@ pub mod program {
     pub const TC_EGRESS: &str = "tc_egress";
     /// All programs.
     pub const ALL: [&str; 3] = [XDP_INGRESS, TC_INGRESS, TC_EGRESS];
+}
+
+/// Indexes into `SETTINGS`.
+pub mod setting {
+    /// Whether a program says so when it meets tables that contradict each other: 0 or 1.
+    pub const LOG_DEFECTS: u32 = 0;
+    /// How many settings there are.
+    pub const COUNT: u32 = 1;
 }
 
 /// An address, port and protocol: a VIP, or a backend's own address.

@@ -11,8 +11,9 @@ use std::{
 use anyhow::Context as _;
 use clap::{Parser, ValueEnum};
 use shifter_daemon::{
-    api, config_files, doctor,
+    api, config_files,
     dataplane::bpf::BpfDataplane,
+    doctor,
     driver::{Driver, DriverHandle, Request},
     metrics,
     model::NodeSpec,
@@ -43,9 +44,12 @@ struct Arguments {
     /// Look at the host, say what is missing and how to mend it, and exit.
     #[arg(long)]
     doctor: bool,
-    /// With --doctor: print JSON.
-    #[arg(long, requires = "doctor")]
+    /// With --check or --doctor: print JSON.
+    #[arg(long)]
     json: bool,
+    /// Let the kernel programs log when they meet tables that contradict each other.
+    #[arg(long)]
+    kernel_log: bool,
     /// How log lines are written to standard error.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -60,12 +64,12 @@ enum LogFormat {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = if arguments.check {
-        Ok(check(&arguments.config))
+        check(&arguments.config, arguments.json)
     } else if arguments.doctor {
         examine(&arguments.config, arguments.json)
     } else {
         start_log(arguments.log_format);
-        steer(&arguments.config)
+        steer(&arguments.config, arguments.kernel_log)
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("shifterd: {error:#}");
@@ -74,7 +78,7 @@ fn main() -> ExitCode {
 }
 
 /// `--check`: the same reading that a start and `apply` do.
-fn check(config: &Path) -> ExitCode {
+fn check(config: &Path, json: bool) -> anyhow::Result<ExitCode> {
     let mut problems = Vec::new();
     let mut count = 0;
     match config_files::load_node(config) {
@@ -85,15 +89,28 @@ fn check(config: &Path) -> ExitCode {
         }
         Err(diagnostics) => problems.extend(diagnostics),
     }
+    let outcome = if problems.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    };
+    if json {
+        let text = serde_json::to_string_pretty(&problems).context("writing the problems")?;
+        writeln!(io::stdout(), "{text}").context("writing the problems")?;
+        return Ok(outcome);
+    }
     for problem in &problems {
         eprintln!("{problem}");
     }
-    if problems.is_empty() {
-        println!("{}: ok, {count} services", config.display());
-        return ExitCode::SUCCESS;
+    match problems.len() {
+        0 => println!("{}: ok, {count} service{}", config.display(), plural(count)),
+        count => eprintln!("{count} problem{}", plural(count)),
     }
-    eprintln!("{} problems", problems.len());
-    ExitCode::FAILURE
+    Ok(outcome)
+}
+
+const fn plural(count: usize) -> &'static str {
+    if count == 1 { "" } else { "s" }
 }
 
 /// `--doctor`.
@@ -102,35 +119,51 @@ fn examine(config: &Path, json: bool) -> anyhow::Result<ExitCode> {
     let backends: Option<Vec<SocketAddr>> = node.as_ref().map(|node| {
         let services = config_files::load_services(&node.services_dir).services;
         let slots = services.values().flat_map(|service| &service.slots);
-        slots.flat_map(|slot| &slot.backends).map(|backend| backend.addr).collect()
+        slots
+            .flat_map(|slot| &slot.backends)
+            .map(|backend| backend.addr)
+            .collect()
     });
     let report = doctor::run_for(node.as_ref(), backends.as_deref());
     let text = if json {
         report.to_json().context("writing the report")?
     } else {
         let colour = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        if colour { report.render_in_colour() } else { report.render() }
+        if colour {
+            report.render_in_colour()
+        } else {
+            report.render()
+        }
     };
     writeln!(io::stdout(), "{}", text.trim_end()).context("writing the report")?;
-    Ok(if report.has_failures() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if report.has_failures() {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
 fn start_log(format: LogFormat) {
     use tracing_subscriber::EnvFilter;
-    let filter =
-        EnvFilter::try_from_env("SHIFTER_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let filter = EnvFilter::try_from_env("SHIFTER_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr);
     match format {
         LogFormat::Json => builder.json().init(),
         // The journal stamps each line itself.
         LogFormat::Text if std::env::var_os("JOURNAL_STREAM").is_some() => {
-            builder.without_time().with_ansi(false).with_target(false).init();
+            builder
+                .without_time()
+                .with_ansi(false)
+                .with_target(false)
+                .init();
         }
         LogFormat::Text => builder.with_ansi(false).with_target(false).init(),
     }
 }
 
-fn steer(config: &Path) -> anyhow::Result<ExitCode> {
+fn steer(config: &Path, kernel_log: bool) -> anyhow::Result<ExitCode> {
     let node = config_files::load_node(config).map_err(|diagnostics| {
         anyhow::anyhow!(
             "the node file has problems\n{}",
@@ -141,10 +174,10 @@ fn steer(config: &Path) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()
         .context("starting the runtime")?;
-    runtime.block_on(serve(node, config.to_owned()))
+    runtime.block_on(serve(node, config.to_owned(), kernel_log))
 }
 
-async fn serve(node: NodeSpec, node_file: PathBuf) -> anyhow::Result<ExitCode> {
+async fn serve(node: NodeSpec, node_file: PathBuf, kernel_log: bool) -> anyhow::Result<ExitCode> {
     let (state, problem) = StateFile::open(&node.state_dir)?;
     if let Some(problem) = problem {
         tracing::error!("{problem}");
@@ -154,7 +187,14 @@ async fn serve(node: NodeSpec, node_file: PathBuf) -> anyhow::Result<ExitCode> {
     let mut terminate = signal(SignalKind::terminate()).context("catching SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("catching SIGINT")?;
 
-    let dataplane = BpfDataplane::open(&node)?;
+    let mut dataplane = BpfDataplane::open(&node)?;
+    if let Some(log) = dataplane.log_defects(kernel_log)? {
+        tokio::spawn(async move {
+            if let Err(error) = log.run().await {
+                tracing::warn!("the kernel programs' log ended: {error}");
+            }
+        });
+    }
     let listener = api::bind(&node.control_socket)?;
     let metrics_listener = match node.metrics {
         Some(addr) => Some(
@@ -165,8 +205,13 @@ async fn serve(node: NodeSpec, node_file: PathBuf) -> anyhow::Result<ExitCode> {
         None => None,
     };
     let (probes_tx, probes) = mpsc::channel(PROBES_WAITING_COUNT);
-    let driver =
-        Driver::start(node, node_file, Box::new(dataplane), state, Prober::new(probes_tx))?;
+    let driver = Driver::start(
+        node,
+        node_file,
+        Box::new(dataplane),
+        state,
+        Prober::new(probes_tx),
+    )?;
     let (handle, calls) = DriverHandle::channel(CALLS_WAITING_COUNT);
     let (stop, stopped) = watch::channel(false);
     let until_stopped = |mut stopped: watch::Receiver<bool>| async move {
@@ -181,7 +226,11 @@ async fn serve(node: NodeSpec, node_file: PathBuf) -> anyhow::Result<ExitCode> {
         until_stopped(stopped.clone()),
     ));
     let metrics = metrics_listener.map(|listener| {
-        tokio::spawn(metrics::serve(listener, handle.clone(), until_stopped(stopped.clone())))
+        tokio::spawn(metrics::serve(
+            listener,
+            handle.clone(),
+            until_stopped(stopped.clone()),
+        ))
     });
     notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!("steering");

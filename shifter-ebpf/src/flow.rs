@@ -16,11 +16,38 @@ use crate::{
     select,
 };
 
-/// Whether a sequence number lies behind another one (RFC 9293 section 3.4). Retransmissions do not
-/// turn the numbers back.
+/// Data that may come with a SYN or before the handshake is complete (TCP Fast Open, RFC 7413).
+const FAST_OPEN_MAX_BYTES: u32 = 1 << 14;
+/// How far from what is expected the end of a connection may lie to be believed. The ends themselves
+/// are stricter (RFC 5961), but they know what was received and not just what was sent.
+const BELIEVED_BYTES: u32 = 1 << 20;
+/// How far one packet may move the expected number: no window in use is larger.
+const WINDOW_MAX_BYTES: u32 = 1 << 22;
+/// After this time without a packet a SYN to a backend that is not ready is a new connection.
+const SILENCE_TICKS: u32 = 2;
+
+/// Whether a sequence number lies behind another one, within a window (RFC 9293 section 3.4).
+/// Retransmissions do not turn the numbers back, and a forged segment does not throw them forward.
 #[inline(always)]
 const fn follows(new: u32, old: u32) -> bool {
-    (new.wrapping_sub(old) as i32) > 0
+    new.wrapping_sub(old).wrapping_sub(1) < WINDOW_MAX_BYTES
+}
+
+/// Whether a sequence number is close to the expected one.
+#[inline(always)]
+const fn is_near(seq: u32, expected: u32) -> bool {
+    seq.wrapping_sub(expected).wrapping_add(BELIEVED_BYTES) <= 2 * BELIEVED_BYTES
+}
+
+/// The flags of a packet, without those that end the connection if its number says that it was
+/// forged or belongs to another connection.
+#[inline(always)]
+fn believable(packet: &Packet, expected: u32) -> u8 {
+    if is_near(packet.seq, expected) {
+        packet.flags
+    } else {
+        packet.flags & !(flag::RST | flag::FIN)
+    }
 }
 
 /// A flow entry in its table. The kernel may give an evicted element to another flow while a
@@ -51,13 +78,6 @@ pub fn find_pending(key: &FlowKey) -> Option<Flow> {
         entry,
         is_pending: true,
     })
-}
-
-/// Forgets a connection that is over, so that a new one can take its key.
-#[inline(always)]
-pub fn forget_established(key: &FlowKey) {
-    // A failure means that the entry is gone already.
-    let _ = FLOWS.remove(key);
 }
 
 /// Opens a flow.
@@ -122,17 +142,19 @@ impl Flow {
     }
 
     /// Whether a SYN belongs to this flow: a retransmission of the one that opened it, while its
-    /// backend may still answer.
+    /// backend may still answer; or a SYN into a living connection, which is the backend's to
+    /// challenge (RFC 5961 section 4), unless both have long been silent: then it selects again.
     #[inline(always)]
     pub fn is_opened_by(&self, packet: &Packet) -> bool {
         let entry = self.read();
+        let is_same = entry.next_from_client == packet.seq.wrapping_add(1);
         match Phase::from_u32(entry.phase) {
-            Some(Phase::SynSent) => {
-                entry.next_from_client == packet.seq.wrapping_add(1)
-                    && select::is_ready(entry.backend_index)
+            Some(Phase::SynSent) => is_same && select::is_ready(entry.backend_index),
+            Some(Phase::SynReceived) => is_same,
+            Some(Phase::Established | Phase::ClientFin | Phase::BackendFin) => {
+                select::is_ready(entry.backend_index)
+                    || now_ticks().wrapping_sub(entry.last_seen_ticks) < SILENCE_TICKS
             }
-            Some(Phase::SynReceived) => entry.next_from_client == packet.seq.wrapping_add(1),
-            Some(Phase::Established | Phase::ClientFin | Phase::BackendFin) => true,
             Some(Phase::Closed | Phase::Reset | Phase::Aborted) | None => false,
         }
     }
@@ -145,20 +167,38 @@ impl Flow {
         let Some(phase) = Phase::from_u32(entry.phase) else {
             return false;
         };
-        let acknowledges = packet.ack == entry.next_from_client;
-        if packet.has(flag::SYN) {
+        let is_syn = packet.has(flag::SYN);
+        // An answer acknowledges the SYN, and with TCP Fast Open (RFC 7413) the data that came with
+        // it.
+        let answers_syn = (is_syn || packet.has(flag::RST))
+            && packet.has(flag::ACK)
+            && packet.ack.wrapping_sub(entry.next_from_client) <= FAST_OPEN_MAX_BYTES;
+        match phase {
+            Phase::SynSent => answers_syn,
+            Phase::SynReceived => {
+                answers_syn || (!is_syn && is_near(packet.seq, entry.next_from_backend))
+            }
             // A backend that still holds the connection only repeats its own SYN/ACK.
-            return if phase.is_pending() {
-                acknowledges
-            } else {
-                phase.is_live()
-            };
+            Phase::Established | Phase::ClientFin | Phase::BackendFin => true,
+            // What comes late continues the numbers of the flow; a new connection has its own.
+            Phase::Closed | Phase::Reset | Phase::Aborted => {
+                !self.is_pending
+                    && !is_syn
+                    && is_near(packet.seq, entry.next_from_backend)
+                    && (!packet.has(flag::ACK) || is_near(packet.ack, entry.next_from_client))
+            }
         }
-        if packet.has(flag::RST | flag::ACK) && !phase.is_live() {
-            // Refusals acknowledge the SYN they refuse.
-            return acknowledges;
-        }
-        true
+    }
+
+    /// Forgets the flow.
+    #[inline(always)]
+    pub fn forget(&self, key: &FlowKey) {
+        // A failure means that the entry is gone already.
+        let _ = if self.is_pending {
+            PENDING.remove(key)
+        } else {
+            FLOWS.remove(key)
+        };
     }
 
     /// Notes a packet of the client: time, phase, numbers. A flow whose handshake it completes
@@ -171,12 +211,24 @@ impl Flow {
             // SAFETY: as in `read`; an aligned store of 32 bits.
             unsafe { (*self.entry).next_from_client = packet.next_seq() };
         }
-        // Without the right number anybody could fill the table of established flows.
+        if has_ack && entry.phase == Phase::Aborted as u32 {
+            // What an end acknowledges is exactly what it expects: a reset with it is believed.
+            // SAFETY: as above.
+            unsafe { (*self.entry).next_from_backend = packet.ack };
+        }
+        let is_handshake = Phase::from_u32(entry.phase).is_none_or(Phase::is_pending);
+        let flags = if is_handshake && packet.seq != entry.next_from_client {
+            packet.flags & !flag::RST
+        } else {
+            believable(packet, entry.next_from_client)
+        };
+        // Without the right number anybody could fill the table of established flows. With TCP Fast
+        // Open the backend may have sent data before this.
         let proves = entry.phase != Phase::SynReceived as u32
             || packet.has(flag::RST)
-            || (has_ack && packet.ack == entry.next_from_backend);
+            || (has_ack && packet.ack.wrapping_sub(entry.next_from_backend) <= FAST_OPEN_MAX_BYTES);
         if proves {
-            self.advance(key, entry, Sender::Client, packet.flags);
+            self.advance(key, entry, Sender::Client, flags);
         }
         if self.is_pending && self.phase().is_some_and(Phase::is_live) {
             self.promote(key);
@@ -187,8 +239,11 @@ impl Flow {
     #[inline(always)]
     pub fn see_backend(&self, key: &FlowKey, entry: &FlowEntry, packet: &Packet) {
         self.touch(entry);
+        let is_handshake = Phase::from_u32(entry.phase).is_none_or(Phase::is_pending);
         if packet.has(flag::SYN) {
-            if entry.phase == Phase::SynSent as u32 {
+            if is_handshake {
+                // A second SYN/ACK may bring another number: of a SYN cookie, or of a backend that
+                // was started again.
                 // SAFETY: as in `read`; an aligned store of 32 bits.
                 unsafe { (*self.entry).next_from_backend = packet.seq.wrapping_add(1) };
             }
@@ -196,7 +251,16 @@ impl Flow {
             // SAFETY: as above.
             unsafe { (*self.entry).next_from_backend = packet.next_seq() };
         }
-        self.advance(key, entry, Sender::Backend, packet.flags);
+        if packet.has(flag::ACK) && entry.phase == Phase::Aborted as u32 {
+            // SAFETY: as above.
+            unsafe { (*self.entry).next_from_client = packet.ack };
+        }
+        let flags = if is_handshake {
+            packet.flags
+        } else {
+            believable(packet, entry.next_from_backend)
+        };
+        self.advance(key, entry, Sender::Backend, flags);
     }
 
     /// Stores the time, but only when it has changed: the entry's cache line stays shared.
@@ -213,18 +277,27 @@ impl Flow {
     /// when both directions race.
     #[inline(always)]
     fn advance(&self, key: &FlowKey, entry: &FlowEntry, sender: Sender, flags: u8) {
-        let Some(phase) = Phase::from_u32(entry.phase) else {
-            return;
-        };
-        let Some((next, milestone)) = tcp::advance(phase, sender, flags) else {
-            return;
-        };
-        // SAFETY: as in `read`; the field is aligned.
-        let swapped = unsafe {
-            atomic::compare_and_swap(&raw mut (*self.entry).phase, entry.phase, next as u32)
-        };
-        if swapped && let Some(milestone) = milestone {
-            self.count(key, entry, milestone);
+        let mut stored = entry.phase;
+        // The other direction may change the phase at the same moment; twice in a row it cannot,
+        // because each phase is left once.
+        for _ in 0..2 {
+            let Some(phase) = Phase::from_u32(stored) else {
+                return;
+            };
+            let Some((next, milestone)) = tcp::advance(phase, sender, flags) else {
+                return;
+            };
+            // SAFETY: as in `read`; the field is aligned.
+            let swapped = unsafe {
+                atomic::compare_and_swap(&raw mut (*self.entry).phase, stored, next as u32)
+            };
+            if swapped {
+                if let Some(milestone) = milestone {
+                    self.count(key, entry, milestone);
+                }
+                return;
+            }
+            stored = self.read().phase;
         }
     }
 

@@ -6,6 +6,10 @@
 #![no_main]
 #![feature(core_intrinsics)]
 #![allow(
+    missing_docs,
+    reason = "the program macros wrap documented functions in undocumented ones"
+)]
+#![allow(
     internal_features,
     reason = "the BPF target has no AtomicU32; see atomic.rs"
 )]
@@ -23,16 +27,21 @@ mod tc;
 mod xdp;
 
 use aya_ebpf::{
+    EbpfContext,
     bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action},
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
-use shifter_common::verdict::{Action, Verdict};
+use shifter_common::{
+    abi::setting,
+    verdict::{Action, Verdict},
+};
 
 /// Client to backend, in the driver.
 #[xdp(frags)]
 pub fn xdp_ingress(ctx: XdpContext) -> u32 {
-    match finish(pipeline::ingress(&xdp::XdpFrame::new(ctx))) {
+    let verdict = pipeline::ingress(&xdp::XdpFrame::new(&ctx));
+    match finish(&ctx, verdict) {
         Action::Pass => xdp_action::XDP_PASS,
         Action::Drop => xdp_action::XDP_DROP,
     }
@@ -41,18 +50,26 @@ pub fn xdp_ingress(ctx: XdpContext) -> u32 {
 /// Client to backend, behind the driver.
 #[classifier]
 pub fn tc_ingress(ctx: TcContext) -> i32 {
-    tc_action(finish(pipeline::ingress(&tc::TcFrame::new(ctx))))
+    let verdict = pipeline::ingress(&tc::TcFrame::new(&ctx));
+    tc_action(finish(&ctx, verdict))
 }
 
 /// Backend to client.
 #[classifier]
 pub fn tc_egress(ctx: TcContext) -> i32 {
-    tc_action(finish(pipeline::egress(&tc::TcFrame::new(ctx))))
+    let verdict = pipeline::egress(&tc::TcFrame::new(&ctx));
+    tc_action(finish(&ctx, verdict))
 }
 
 #[inline(always)]
-fn finish(verdict: Verdict) -> Action {
+fn finish<C: EbpfContext>(ctx: &C, verdict: Verdict) -> Action {
     account::verdict(verdict);
+    if matches!(verdict, Verdict::DropBrokenState) && maps::is_set(setting::LOG_DEFECTS) {
+        aya_log_ebpf::error!(
+            ctx,
+            "a packet was dropped: the published tables contradict each other"
+        );
+    }
     verdict.action()
 }
 

@@ -8,7 +8,7 @@ use aya_ebpf::{
 use shifter_common::{
     abi::{
         BackendCounters, BackendEntry, BackendService, FlowEntry, FlowKey, REGIONS_PER_SERVICE,
-        ServiceEntry, SlotCounters, VIPS_PER_SERVICE, VipEntry, VipKey, capacity,
+        ServiceEntry, SlotCounters, VIPS_PER_SERVICE, VipEntry, VipKey, capacity, setting,
     },
     verdict::Verdict,
 };
@@ -60,3 +60,12 @@ pub static SLOT_COUNTERS: PerCpuArray<SlotCounters> =
 #[map]
 pub static BACKEND_COUNTERS: PerCpuArray<BackendCounters> =
     PerCpuArray::with_max_entries(capacity::BACKENDS, 0);
+
+#[map]
+pub static SETTINGS: Array<u32> = Array::with_max_entries(setting::COUNT, 0);
+
+/// Whether a setting is on.
+#[inline(always)]
+pub fn is_set(setting: u32) -> bool {
+    SETTINGS.get(setting).is_some_and(|value| *value != 0)
+}

@@ -225,6 +225,11 @@ fn parse_v6<F: Frame>(frame: &F, packet: &mut Packet) -> Result<(), Verdict> {
     packet.destination = Addr {
         words: join8(header.destination),
     };
+    if packet.source.is_v4() || packet.destination.is_v4() {
+        // Such addresses do not belong on a wire (RFC 4291 section 2.5.5.2), and they would be
+        // taken for the IPv4 address they hold.
+        return Err(Verdict::PassForeign);
+    }
     packet.l4_offset = L3_OFFSET as u32 + 40;
     packet.sequence_len = u16::from_be(header.payload_len_bytes) as u32;
     packet.is_v6 = true;

@@ -52,8 +52,8 @@ pub fn ingress<F: Frame>(frame: &F) -> Verdict {
             forward(frame, &packet, &key, flow)
         }
         _ if packet.opens() && vip.is_retired != 0 => Verdict::PassForeign,
-        Some(_) => {
-            flow::forget_established(&key);
+        Some(flow) => {
+            flow.forget(&key);
             open(frame, &packet, &key, vip)
         }
         None if packet.opens() => open(frame, &packet, &key, vip),
@@ -103,7 +103,7 @@ fn answered(packet: &Packet, key: &FlowKey) -> Option<Flow> {
     if packet.has(flag::SYN) && flow.phase().is_some_and(Phase::is_over) {
         // The backend has accepted a new connection on these ports, so the old one is gone from
         // its memory. It is either direct, or its handshake stands in the other table.
-        flow::forget_established(key);
+        flow.forget(key);
         return flow::find_pending(key).filter(ours);
     }
     None

@@ -21,13 +21,13 @@ use crate::{
 const CSUM_IPV6: u64 = 1 << 7;
 
 /// A packet at TC.
-pub struct TcFrame {
-    ctx: TcContext,
+pub struct TcFrame<'a> {
+    ctx: &'a TcContext,
 }
 
-impl TcFrame {
+impl<'a> TcFrame<'a> {
     /// Wraps the hook's context.
-    pub fn new(ctx: TcContext) -> Self {
+    pub fn new(ctx: &'a TcContext) -> Self {
         Self { ctx }
     }
 
@@ -63,7 +63,7 @@ fn accepted(code: i64) -> Result<(), Refused> {
     if code == 0 { Ok(()) } else { Err(Refused) }
 }
 
-impl Frame for TcFrame {
+impl Frame for TcFrame<'_> {
     #[inline(always)]
     fn start(&self) -> usize {
         self.ctx.data()

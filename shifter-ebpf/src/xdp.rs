@@ -12,13 +12,13 @@ use crate::{
 };
 
 /// A packet at XDP.
-pub struct XdpFrame {
-    ctx: XdpContext,
+pub struct XdpFrame<'a> {
+    ctx: &'a XdpContext,
 }
 
-impl XdpFrame {
+impl<'a> XdpFrame<'a> {
     /// Wraps the hook's context.
-    pub fn new(ctx: XdpContext) -> Self {
+    pub fn new(ctx: &'a XdpContext) -> Self {
         Self { ctx }
     }
 
@@ -67,7 +67,7 @@ impl XdpFrame {
     }
 }
 
-impl Frame for XdpFrame {
+impl Frame for XdpFrame<'_> {
     #[inline(always)]
     fn start(&self) -> usize {
         self.ctx.data()

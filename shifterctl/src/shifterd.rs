@@ -12,6 +12,9 @@ use tokio::process::Command;
 
 use crate::{cli::Output, failure::Failure};
 
+/// Where the daemon's program is installed; not in the PATH of every user.
+const INSTALLED: [&str; 2] = ["/usr/local/sbin", "/usr/sbin"];
+
 /// `shifterd --check`, for each node file; all are checked even if one has problems.
 ///
 /// # Errors
@@ -53,7 +56,7 @@ async fn run(arguments: &[OsString]) -> Result<(), Failure> {
     let own = env::current_exe().unwrap_or_default();
     let beside = own.parent().unwrap_or(Path::new(".")).to_owned();
     let search = env::var_os("PATH").unwrap_or_default();
-    let program = find(&beside, &search).ok_or(Failure::NoShifterd(beside))?;
+    let program = find(&beside, &search, &INSTALLED)?;
     let status = Command::new(&program).args(arguments).status().await;
     let status = status.map_err(|error| Failure::Io {
         what: "run shifterd",
@@ -73,16 +76,19 @@ fn verdict(program: &Path, status: ExitStatus) -> Result<(), Failure> {
     }
 }
 
-/// The program beside this one, so that a build tests its own; else the first in PATH.
-fn find(beside: &Path, search: &OsStr) -> Option<PathBuf> {
+/// The program beside this one, so that a build tests its own; else the first in PATH; else the
+/// installed one.
+fn find(beside: &Path, search: &OsStr, installed: &[&str]) -> Result<PathBuf, Failure> {
     [beside.to_owned()]
         .into_iter()
         .chain(env::split_paths(search).filter(|directory| directory.is_absolute()))
+        .chain(installed.iter().map(PathBuf::from))
         .map(|directory| directory.join("shifterd"))
         .find(|path| {
             path.metadata()
                 .is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
         })
+        .ok_or_else(|| Failure::NoShifterd(beside.to_owned()))
 }
 
 #[cfg(test)]
@@ -101,21 +107,37 @@ mod tests {
     }
 
     #[test]
-    fn the_program_beside_comes_first_then_path() {
+    fn the_program_beside_comes_first_then_path_then_the_installed_one() {
         let root = tempfile::tempdir().unwrap();
-        let [beside, first, second] = ["beside", "first", "second"].map(|d| root.path().join(d));
+        let [beside, first, second, sbin] =
+            ["beside", "first", "second", "sbin"].map(|d| root.path().join(d));
         let search = env::join_paths([Path::new("."), &first, &second]).unwrap();
-        assert_eq!(find(&beside, &search), None);
+        let look = || find(&beside, &search, &[sbin.to_str().unwrap()]);
+
+        let failure = look().unwrap_err();
+        let shown = beside.display();
+        assert_eq!(
+            failure.to_string(),
+            format!("shifterd is neither in {shown} nor in PATH")
+        );
+        assert_eq!(
+            failure.help(),
+            "install shifterd, or add its directory to PATH"
+        );
+        assert_eq!(failure.exit_code(), 1);
+
+        let installed = program(&sbin, 0o755);
+        assert_eq!(look().unwrap(), installed);
         let in_second = program(&second, 0o755);
-        assert_eq!(find(&beside, &search), Some(in_second.clone()));
+        assert_eq!(look().unwrap(), in_second);
         // Not executable, and a directory: neither is a program.
         program(&first, 0o644);
         fs::create_dir_all(beside.join("shifterd")).unwrap();
-        assert_eq!(find(&beside, &search), Some(in_second));
+        assert_eq!(look().unwrap(), in_second);
         let in_first = program(&first, 0o700);
-        assert_eq!(find(&beside, &search), Some(in_first));
+        assert_eq!(look().unwrap(), in_first);
         fs::remove_dir(beside.join("shifterd")).unwrap();
         let in_beside = program(&beside, 0o755);
-        assert_eq!(find(&beside, &search), Some(in_beside));
+        assert_eq!(look().unwrap(), in_beside);
     }
 }

@@ -146,9 +146,13 @@ fn a_missing_place_is_named() {
 fn only_the_client_uses_all_ports() {
     let world = World::routed(Options::default());
     let range = |place| {
-        let text = world.get(place).tool("cat", &["/proc/sys/net/ipv4/ip_local_port_range"]);
-        let numbers: Vec<u32> =
-            text.split_whitespace().map(|number| number.parse().expect("a port")).collect();
+        let text = world
+            .get(place)
+            .tool("cat", &["/proc/sys/net/ipv4/ip_local_port_range"]);
+        let numbers: Vec<u32> = text
+            .split_whitespace()
+            .map(|number| number.parse().expect("a port"))
+            .collect();
         (numbers[0], numbers[1])
     };
     assert_eq!(range(Place::Client), (1024, 65535));

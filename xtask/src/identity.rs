@@ -20,6 +20,25 @@ pub struct SudoUser {
     home: PathBuf,
 }
 
+impl SudoUser {
+    /// The user whose id `SUDO_UID` gives.
+    fn find(text: &str) -> anyhow::Result<Self> {
+        let uid = text
+            .parse()
+            .map(Uid::from_raw)
+            .with_context(|| format!("SUDO_UID is \"{text}\", which is no user id"))?;
+        let Some(user) = User::from_uid(uid)? else {
+            bail!("SUDO_UID is {text}, but no user has that id: run this as yourself");
+        };
+        Ok(Self {
+            uid,
+            gid: user.gid,
+            name: user.name,
+            home: user.dir,
+        })
+    }
+}
+
 /// How something that needs root can be run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Elevation {
@@ -48,21 +67,7 @@ impl Identity {
         let sudo_uid = std::env::var("SUDO_UID").ok().filter(|_| root);
         let sudo_user = match sudo_uid.as_deref() {
             None | Some("0") => None,
-            Some(text) => {
-                let uid = text
-                    .parse()
-                    .map(Uid::from_raw)
-                    .with_context(|| format!("SUDO_UID is \"{text}\", which is no user id"))?;
-                let Some(user) = User::from_uid(uid)? else {
-                    bail!("SUDO_UID is {text}, but no user has that id: run this as yourself");
-                };
-                Some(SudoUser {
-                    uid,
-                    gid: user.gid,
-                    name: user.name,
-                    home: user.dir,
-                })
-            }
+            Some(text) => Some(SudoUser::find(text)?),
         };
         Ok(Self { root, sudo_user })
     }
@@ -136,6 +141,18 @@ impl Identity {
         Some(command)
     }
 
+    /// What to do if cargo does not run for whoever compiles.
+    pub fn remedy(&self) -> String {
+        match &self.sudo_user {
+            Some(user) => format!(
+                "cargo does not run as {}, and nothing is compiled as root for a sudo user: run \
+                 `cargo xtask` as {}, without sudo",
+                user.name, user.name
+            ),
+            None => "cargo does not run here".to_owned(),
+        }
+    }
+
     /// How a command that needs root can be run here.
     pub fn elevation(&self) -> Elevation {
         if self.root {
@@ -194,5 +211,100 @@ impl Identity {
             );
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn behind_sudo() -> Identity {
+        Identity {
+            root: true,
+            sudo_user: Some(SudoUser {
+                uid: Uid::from_raw(12345),
+                gid: Gid::from_raw(12346),
+                name: "ada".to_owned(),
+                home: PathBuf::from("/home/ada"),
+            }),
+        }
+    }
+
+    #[test]
+    fn whom_sudo_calls_compiles_at_home() {
+        let command = behind_sudo().compile("cargo");
+        let set = |name: &str| {
+            command
+                .get_envs()
+                .find(|(key, _)| *key == name)
+                .map(|(_, value)| value.is_some())
+        };
+        for name in ["HOME", "USER", "LOGNAME"] {
+            assert_eq!(set(name), Some(true), "{name}");
+        }
+        for name in ["SUDO_UID", "SUDO_GID", "SUDO_USER", "SUDO_COMMAND"] {
+            assert_eq!(set(name), Some(false), "{name}");
+        }
+        assert_eq!(behind_sudo().home(), Some(PathBuf::from("/home/ada")));
+        assert!(!behind_sudo().owns_environment());
+    }
+
+    #[test]
+    fn a_login_compiles_as_it_is() {
+        let login = Identity {
+            root: true,
+            sudo_user: None,
+        };
+        assert_eq!(login.compile("cargo").get_envs().count(), 0);
+        assert!(login.owns_environment());
+        assert_eq!(login.remedy(), "cargo does not run here");
+    }
+
+    #[test]
+    fn a_clone_of_somebody_else_is_refused() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let error = behind_sudo()
+            .check_owner(root)
+            .expect_err("refused")
+            .to_string();
+        let owner = fs::metadata(root).expect("a directory").uid();
+        let expected = format!(
+            "{root} belongs to user id {owner}, but sudo was called by ada, and nothing is \
+             compiled as root for a sudo user.\nGive it away: `sudo chown -R ada {root}`",
+            root = root.display()
+        );
+        assert_eq!(error, expected);
+        assert!(
+            Identity {
+                root: true,
+                sudo_user: None
+            }
+            .check_owner(root)
+            .is_ok()
+        );
+    }
+
+    #[test]
+    fn a_cargo_out_of_reach_is_answered_with_a_remedy() {
+        let expected = "cargo does not run as ada, and nothing is compiled as root for a sudo \
+                        user: run `cargo xtask` as ada, without sudo";
+        assert_eq!(behind_sudo().remedy(), expected);
+    }
+
+    #[test]
+    fn sudo_ids_must_name_somebody() {
+        let rows = [
+            ("frog", "SUDO_UID is \"frog\", which is no user id"),
+            (
+                "4294967294",
+                "SUDO_UID is 4294967294, but no user has that id: run this as yourself",
+            ),
+        ];
+        for (text, expected) in rows {
+            assert_eq!(
+                SudoUser::find(text).expect_err("nobody").to_string(),
+                expected
+            );
+        }
     }
 }

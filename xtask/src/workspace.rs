@@ -52,8 +52,9 @@ impl Workspace {
         };
         let mut command = workspace.cargo();
         command.args(["metadata", "--format-version=1", "--no-deps", "--offline"]);
-        let metadata: Metadata = serde_json::from_str(&process::output(command)?)
-            .context("`cargo metadata` gave no target directory")?;
+        let metadata = process::output(command).with_context(|| workspace.identity.remedy())?;
+        let metadata: Metadata =
+            serde_json::from_str(&metadata).context("`cargo metadata` gave no target directory")?;
         workspace.target = metadata.target_directory;
         Ok(workspace)
     }

@@ -224,9 +224,8 @@ async fn change(
 /// What a changing request asks for, on one line: names come from clients, so they are quoted.
 fn asked(request: &Request) -> String {
     match request {
-        Request::Status | Request::Service(_) | Request::Flows(..) | Request::Apply => {
-            String::new()
-        }
+        Request::Status | Request::Service(_) | Request::Flows(..) => String::new(),
+        Request::Apply => "files".into(),
         Request::SetWeight(service, set) => format!("{service:?} weight_bp={}", set.weight_bp),
         Request::Rollback(service, rollback) => match rollback.established {
             Some(policy) => format!("{service:?} established={policy:?}"),

@@ -38,13 +38,13 @@ pub enum ApiError {
     /// The path is taken by something else.
     #[error(
         "control socket {}: the path exists and is no socket; \
-         remove it or set another `control_socket`", .0.display()
+         remove it or set another [control] socket", .0.display()
     )]
     NotASocket(PathBuf),
     /// The kernel takes no path this long.
     #[error(
         "control socket {}: the path has {} bytes, the kernel takes {PATH_MAX_BYTES}; \
-         set a shorter `control_socket`", .0.display(), .0.as_os_str().len()
+         set a shorter [control] socket", .0.display(), .0.as_os_str().len()
     )]
     PathTooLong(PathBuf),
     /// Its directory's parent is missing too.
@@ -365,7 +365,7 @@ mod tests {
             refused(&path),
             format!(
                 "control socket {shown}: the path exists and is no socket; \
-                 remove it or set another `control_socket`"
+                 remove it or set another [control] socket"
             )
         );
         assert_eq!(fs::read(&path).unwrap(), b"precious");
@@ -375,7 +375,7 @@ mod tests {
             refused(&long),
             format!(
                 "control socket {}: the path has {} bytes, the kernel takes 107; \
-                 set a shorter `control_socket`",
+                 set a shorter [control] socket",
                 long.display(),
                 long.as_os_str().len()
             )

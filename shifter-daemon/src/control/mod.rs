@@ -1,9 +1,13 @@
 //! What shall happen with each service, from its file, its probes and its operators. Pure.
 
+mod deviation;
+mod health;
 mod plan;
 mod record;
 mod service;
 
-pub use plan::{PlannedBackend, PublishedService, ServicePlan, SlotPlan};
-pub use record::{ServiceRecord, StateRecord};
-pub use service::{BackendHealth, ServiceControl};
+pub use deviation::Deviation;
+pub use health::BackendHealth;
+pub use plan::{PlannedBackend, PublishedService, ServicePlan, SlotPlan, effective_bp};
+pub use record::{Drained, ServiceRecord, StateRecord};
+pub use service::ServiceControl;

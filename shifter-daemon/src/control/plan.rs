@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use shifter_common::steering::{Affinity, Slot, SteeringWord};
+use shifter_common::steering::{Affinity, Slot, SteeringWord, WEIGHT_FULL_BP};
 
 use crate::model::{OnEmpty, Protocol};
 
@@ -52,6 +52,29 @@ impl ServicePlan {
     pub fn slot(&self, slot: Slot) -> &SlotPlan {
         &self.slots[slot.index() as usize]
     }
+
+    /// The steering word that says what this plan says, with what the plan does not know (banks,
+    /// cohort, generation) from another word.
+    pub fn steer(&self, word: SteeringWord) -> SteeringWord {
+        let choice = word
+            .with_weight_bp(self.weight_bp)
+            .with_baseline(self.baseline)
+            .with_affinity(self.affinity);
+        Slot::ALL.into_iter().fold(choice, |word, slot| {
+            word.with_eligible(slot, self.slot(slot).eligible)
+        })
+    }
+}
+
+/// The share of new flows that the canary gets under a steering word, basis points: the weight,
+/// unless a slot is not eligible.
+pub fn effective_bp(word: SteeringWord) -> u16 {
+    let baseline = word.baseline();
+    match (word.eligible(baseline), word.eligible(baseline.other())) {
+        (true, true) => word.weight_bp(),
+        (false, true) => WEIGHT_FULL_BP,
+        (_, false) => 0,
+    }
 }
 
 /// A service as the packet path holds it.
@@ -63,6 +86,8 @@ pub struct PublishedService {
     pub word: SteeringWord,
     /// VIPs in use.
     pub vips: Vec<SocketAddr>,
+    /// What happens to a new flow when no slot is eligible.
+    pub on_empty: OnEmpty,
     /// Backends of both slots that take new flows: slot, address.
     pub ready: Vec<(Slot, SocketAddr)>,
 }

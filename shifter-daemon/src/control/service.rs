@@ -8,6 +8,8 @@ use shifter_common::{
 };
 
 use super::{
+    deviation::Deviation,
+    health::BackendHealth,
     plan::{PlannedBackend, PublishedService, ServicePlan, SlotPlan},
     record::{Drained, ServiceRecord},
 };
@@ -15,42 +17,16 @@ use crate::model::{
     BackendSpec, OnEmpty, Plane, ProbeCheck, ProbeSpec, Protocol, ServiceSpec, SlotSpec,
 };
 
-/// What probing knows of a backend.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct BackendHealth {
-    /// Whether new flows may go there.
-    pub ready: bool,
-    /// Why not; empty if ready.
-    pub reason: String,
-    /// Whether that is knowledge: a probe has spoken, or the packet path held it ready.
-    pub is_known: bool,
-}
-
-impl BackendHealth {
-    /// Known to be ready.
-    pub fn ready() -> Self {
-        Self { ready: true, reason: String::new(), is_known: true }
-    }
-
-    /// Known not to be ready.
-    pub fn not_ready(reason: impl Into<String>) -> Self {
-        Self { ready: false, reason: reason.into(), is_known: true }
-    }
-
-    /// Nothing is known yet.
-    pub fn unknown() -> Self {
-        Self { ready: false, reason: "not probed yet".into(), is_known: false }
-    }
-}
-
 /// The wanted state of one service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceControl {
     spec: ServiceSpec,
     record: ServiceRecord,
     health: BTreeMap<(Slot, SocketAddr), BackendHealth>,
-    /// Why the service is not as its file says: the file is gone or has errors.
-    pub detached_reason: Option<String>,
+    /// Whether a slot has been eligible since the service is known.
+    has_served: bool,
+    /// Why the service is not as its file says, if it is not.
+    pub deviation: Option<Deviation>,
 }
 
 impl ServiceControl {
@@ -61,36 +37,54 @@ impl ServiceControl {
         record: Option<ServiceRecord>,
         published: Option<&PublishedService>,
     ) -> Self {
-        let record = record
-            .or_else(|| published.map(recall))
-            .unwrap_or_else(|| ServiceRecord {
-                baseline: spec.default_slot,
-                weight_bp: 0,
-                weight_by: String::new(),
-                weight_set_unix_ms: 0,
-                drained: BTreeMap::new(),
-            });
-        let mut this = Self { spec, record, health: BTreeMap::new(), detached_reason: None };
+        let mut record =
+            record
+                .or_else(|| published.map(recall))
+                .unwrap_or_else(|| ServiceRecord {
+                    baseline: spec.default_slot,
+                    weight_bp: 0,
+                    weight_by: String::new(),
+                    weight_set_unix_ms: 0,
+                    drained: BTreeMap::new(),
+                });
+        // A record may have been edited by hand.
+        record.weight_bp = record.weight_bp.min(WEIGHT_FULL_BP);
+        let has_served =
+            published.is_some_and(|p| Slot::ALL.into_iter().any(|slot| p.word.eligible(slot)));
+        let mut this = Self {
+            spec,
+            record,
+            health: BTreeMap::new(),
+            has_served,
+            deviation: None,
+        };
         for (slot, backend) in this.backends() {
             let was_ready = published.is_some_and(|p| p.ready.contains(&(slot, backend)));
-            let health =
-                if was_ready { BackendHealth::ready() } else { this.first_health() };
+            let health = if was_ready {
+                BackendHealth::ready()
+            } else {
+                this.first_health()
+            };
             this.health.insert((slot, backend), health);
         }
+        this.note_service();
         this
     }
 
-    /// A service that the packet path holds but no file describes. It steers on as it is.
+    /// A service that the packet path holds but no good file describes, so that it can steer on as
+    /// it is. What the packet path does not tell (backends that are not ready, shares of backends,
+    /// the probe) is not known: each backend counts as ready from here on.
     pub fn orphan(
         published: &PublishedService,
         record: Option<ServiceRecord>,
-        reason: String,
+        deviation: Deviation,
     ) -> Self {
         let mut slots = [SlotSpec::default(), SlotSpec::default()];
         for (slot, addr) in &published.ready {
-            slots[slot.index() as usize]
-                .backends
-                .push(BackendSpec { addr: *addr, weight: 100 });
+            slots[slot.index() as usize].backends.push(BackendSpec {
+                addr: *addr,
+                weight: 100,
+            });
         }
         let spec = ServiceSpec {
             name: published.name.clone(),
@@ -99,7 +93,7 @@ impl ServiceControl {
             plane: Plane::Nat,
             affinity: published.word.affinity(),
             default_slot: published.word.baseline(),
-            on_empty: OnEmpty::default(),
+            on_empty: published.on_empty,
             slots,
             readiness: ProbeSpec {
                 check: ProbeCheck::None,
@@ -112,7 +106,7 @@ impl ServiceControl {
             rollback_established: Default::default(),
         };
         let mut this = Self::new(spec, record, Some(published));
-        this.detached_reason = Some(reason);
+        this.deviation = Some(deviation);
         this
     }
 
@@ -129,6 +123,7 @@ impl ServiceControl {
     /// Puts recorded decisions back, when a change could not be carried out.
     pub fn restore(&mut self, record: ServiceRecord) {
         self.record = record;
+        self.note_service();
     }
 
     /// The canary's slot.
@@ -138,28 +133,42 @@ impl ServiceControl {
 
     /// A slot's part.
     pub fn role(&self, slot: Slot) -> Role {
-        if slot == self.record.baseline { Role::Baseline } else { Role::Canary }
+        if slot == self.record.baseline {
+            Role::Baseline
+        } else {
+            Role::Canary
+        }
     }
 
     /// Every backend with its slot.
     pub fn backends(&self) -> Vec<(Slot, SocketAddr)> {
         Slot::ALL
             .into_iter()
-            .flat_map(|slot| self.spec.slot(slot).backends.iter().map(move |b| (slot, b.addr)))
+            .flat_map(|slot| {
+                self.spec
+                    .slot(slot)
+                    .backends
+                    .iter()
+                    .map(move |b| (slot, b.addr))
+            })
             .collect()
     }
 
-    /// A backend's health.
-    pub fn health(&self, slot: Slot, addr: SocketAddr) -> BackendHealth {
-        self.health.get(&(slot, addr)).cloned().unwrap_or_default()
+    /// A backend's health; `None` if it is not of this service.
+    pub fn health(&self, slot: Slot, addr: SocketAddr) -> Option<&BackendHealth> {
+        self.health.get(&(slot, addr))
     }
 
-    /// Notes what a probe found. A backend that is not of this service is ignored: its probe was
-    /// under way when it was taken out.
-    pub fn set_health(&mut self, slot: Slot, addr: SocketAddr, health: BackendHealth) {
-        if let Some(known) = self.health.get_mut(&(slot, addr)) {
-            *known = health;
-        }
+    /// Notes what a probe found, and says whether that is news. A backend that is not of this
+    /// service is ignored: its probe was under way when it was taken out.
+    pub fn set_health(&mut self, slot: Slot, addr: SocketAddr, health: BackendHealth) -> bool {
+        let Some(known) = self.health.get_mut(&(slot, addr)) else {
+            return false;
+        };
+        let is_news = health.is_news_after(known);
+        *known = health;
+        self.note_service();
+        is_news
     }
 
     /// Takes a changed file over. Health of backends that stay is kept.
@@ -168,11 +177,15 @@ impl ServiceControl {
         self.spec = spec;
         let mut health = BTreeMap::new();
         for key in self.backends() {
-            let known = self.health.remove(&key).unwrap_or_else(|| self.first_health());
+            let known = self
+                .health
+                .remove(&key)
+                .unwrap_or_else(|| self.first_health());
             health.insert(key, known);
         }
         self.health = health;
-        self.detached_reason = None;
+        self.deviation = None;
+        self.note_service();
         changes
     }
 
@@ -189,18 +202,20 @@ impl ServiceControl {
         self.record.weight_bp = weight_bp.min(WEIGHT_FULL_BP);
         self.record.weight_by = by.to_owned();
         self.record.weight_set_unix_ms = unix_ms;
+        self.note_service();
     }
 
     /// Takes a slot out for an operator, or back in.
     pub fn set_drained(&mut self, slot: Slot, drained: bool, by: &str, unix_ms: u64) {
         if drained {
-            self.record
-                .drained
-                .entry(slot)
-                .or_insert_with(|| Drained { by: by.to_owned(), since_unix_ms: unix_ms });
+            self.record.drained.entry(slot).or_insert_with(|| Drained {
+                by: by.to_owned(),
+                since_unix_ms: unix_ms,
+            });
         } else {
             self.record.drained.remove(&slot);
         }
+        self.note_service();
     }
 
     /// When an operator took a slot out.
@@ -211,12 +226,26 @@ impl ServiceControl {
     /// Why the kernel may not select a slot; `None` if it may.
     pub fn ineligible_reason(&self, slot: Slot) -> Option<String> {
         self.own_reason(slot).or_else(|| {
-            // A slot takes another one's share when that one has failed, not when nobody has looked
-            // at it yet: at a first start both are probed, and one of them answers first.
-            let other = slot.other();
-            let is_waiting = self.wants(other) && self.is_unknown(other);
-            is_waiting.then(|| format!("slot {other} has not been probed yet"))
+            self.must_wait(slot)
+                .then(|| format!("slot {} has not been probed yet", slot.other()))
         })
+    }
+
+    /// Whether a slot that could serve waits for the other one, which should.
+    ///
+    /// A slot takes another one's share when that one has failed, not when nobody has looked at it
+    /// yet: at a first start both are probed, and one of them answers first. But a service that has
+    /// served is not interrupted for a backend that was added to it a moment ago; and the baseline
+    /// does not wait for a version on trial.
+    fn must_wait(&self, slot: Slot) -> bool {
+        let other = slot.other();
+        let is_entitled = self.role(slot) == Role::Baseline && self.wants(slot);
+        !self.has_served && !is_entitled && self.wants(other) && self.is_unknown(other)
+    }
+
+    /// To be called after every change.
+    fn note_service(&mut self) {
+        self.has_served = self.has_served || Slot::ALL.iter().any(|slot| self.is_eligible(*slot));
     }
 
     /// Whether the weight asks for new flows in a slot.
@@ -229,10 +258,12 @@ impl ServiceControl {
 
     /// Whether a slot is not eligible merely because some of its backends were not probed yet.
     fn is_unknown(&self, slot: Slot) -> bool {
-        let backends = &self.spec.slot(slot).backends;
         self.own_reason(slot).is_some()
             && self.drained(slot).is_none()
-            && backends.iter().any(|backend| !self.health(slot, backend.addr).is_known)
+            && self.spec.slot(slot).backends.iter().any(|backend| {
+                let health = self.health(slot, backend.addr);
+                backend.weight > 0 && health.is_some_and(|health| !health.is_known)
+            })
     }
 
     /// What about a slot itself speaks against it.
@@ -244,40 +275,38 @@ impl ServiceControl {
         if let Some(drained) = self.drained(slot) {
             return Some(format!("drained by {}", drained.by));
         }
-        for is_v6 in [false, true] {
-            if !self.spec.vips.iter().any(|vip| vip.is_ipv6() == is_v6) {
+        [false, true].into_iter().find_map(|is_v6| {
+            let has_vip = self.spec.vips.iter().any(|vip| vip.is_ipv6() == is_v6);
+            if has_vip {
+                self.family_reason(slot, is_v6)
+            } else {
+                None
+            }
+        })
+    }
+
+    /// Why a slot has nothing for the clients of one address family.
+    fn family_reason(&self, slot: Slot, is_v6: bool) -> Option<String> {
+        let mut first = None;
+        for backend in &self.spec.slot(slot).backends {
+            if backend.addr.is_ipv6() != is_v6 || backend.weight == 0 {
                 continue;
             }
-            let mut of_family =
-                backends.iter().filter(|b| b.addr.is_ipv6() == is_v6 && b.weight > 0).peekable();
-            if of_family.peek().is_none() {
-                let family = if is_v6 { "IPv6" } else { "IPv4" };
-                return Some(format!("no {family} backend with a weight"));
+            let Some(health) = self.health(slot, backend.addr) else {
+                continue;
+            };
+            if health.ready {
+                return None;
             }
-            let mut reasons = of_family.map(|b| (b.addr, self.health(slot, b.addr)));
-            let first = reasons.clone().next();
-            if reasons.all(|(_, health)| !health.ready) {
-                return Some(match first {
-                    Some((addr, health)) => format!("not ready: {addr} {}", health.reason),
-                    None => "not ready".into(),
-                });
-            }
+            first.get_or_insert_with(|| format!("not ready: {} {}", backend.addr, health.reason));
         }
-        None
+        let family = if is_v6 { "IPv6" } else { "IPv4" };
+        Some(first.unwrap_or_else(|| format!("no {family} backend with a weight")))
     }
 
     /// Whether the kernel may select a slot.
     pub fn is_eligible(&self, slot: Slot) -> bool {
         self.ineligible_reason(slot).is_none()
-    }
-
-    /// The share of new flows the canary gets, basis points.
-    pub fn effective_bp(&self) -> u16 {
-        match (self.is_eligible(self.record.baseline), self.is_eligible(self.canary())) {
-            (true, true) => self.record.weight_bp,
-            (false, true) => WEIGHT_FULL_BP,
-            (_, false) => 0,
-        }
     }
 
     /// The wanted state of the packet path.
@@ -300,7 +329,9 @@ impl ServiceControl {
                     .map(|backend| PlannedBackend {
                         addr: backend.addr,
                         weight: backend.weight,
-                        ready: self.health(slot, backend.addr).ready,
+                        ready: self
+                            .health(slot, backend.addr)
+                            .is_some_and(|health| health.ready),
                     })
                     .collect(),
             }),
@@ -310,12 +341,14 @@ impl ServiceControl {
     /// Why traffic is not as asked for, in sentences; empty if it is.
     pub fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
-        if let Some(reason) = &self.detached_reason {
-            notes.push(format!("steered on as it was: {reason}"));
+        if let Some(deviation) = &self.deviation {
+            notes.push(format!("steered on as it was: {deviation}"));
         }
         let (baseline, canary) = (self.record.baseline, self.canary());
-        let (of_baseline, of_canary) =
-            (self.ineligible_reason(baseline), self.ineligible_reason(canary));
+        let (of_baseline, of_canary) = (
+            self.ineligible_reason(baseline),
+            self.ineligible_reason(canary),
+        );
         match (of_baseline, of_canary) {
             (None, None) => {}
             (Some(a), Some(b)) => {
@@ -327,19 +360,21 @@ impl ServiceControl {
                     "no slot is eligible: {fate} (slot {baseline}: {a}; slot {canary}: {b})"
                 ));
             }
-            (Some(reason), None) => notes.push(format!(
+            (Some(reason), None) if self.wants(baseline) => notes.push(format!(
                 "slot {baseline} takes no new flows ({reason}): slot {canary} takes them all"
             )),
-            (None, Some(reason)) if self.record.weight_bp > 0 => notes.push(format!(
+            (None, Some(reason)) if self.wants(canary) => notes.push(format!(
                 "slot {canary} takes no new flows ({reason}): slot {baseline} takes them all"
             )),
-            (None, Some(_)) => {}
+            // The slot that is out should get nothing anyway.
+            (Some(_), None) | (None, Some(_)) => {}
         }
         notes
     }
 }
 
-/// Decisions as the steering word shows them, when no record is left.
+/// Decisions as the steering word shows them, when no record is left. A drain is not among them:
+/// out of the word alone it cannot be told from a slot that was about to be added.
 fn recall(published: &PublishedService) -> ServiceRecord {
     ServiceRecord {
         baseline: published.word.baseline(),
@@ -349,3 +384,6 @@ fn recall(published: &PublishedService) -> ServiceRecord {
         drained: BTreeMap::new(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,23 +2,52 @@
 
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
 
 use shifter_common::{
+    abi::BackendCounters,
     steering::{Slot, SteeringWord},
     verdict::Verdict,
     wire::InterfaceStatus,
 };
 
 use super::{
-    Census, Dataplane, DataplaneError, FlowTable, ListedFlow, Publication, PublishedService,
-    ServicePlan, ServiceReading,
+    BackendReading, Census, Dataplane, DataplaneError, FlowTable, ListedFlow, Publication,
+    PublishedService, ServicePlan, ServiceReading,
 };
 
+/// Names one backend in one slot of a service.
+pub type BackendKey = (String, Slot, SocketAddr);
+
+/// Called before a plan is published; an error is the dataplane's refusal.
+pub type OnPublish = Box<dyn FnMut(&ServicePlan) -> Result<(), String> + Send>;
+
+/// What can fail on demand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Operation {
+    /// [`Dataplane::published`]
+    Published,
+    /// [`Dataplane::read`]
+    Read,
+    /// [`Dataplane::verdicts`]
+    Verdicts,
+    /// [`Dataplane::retire`]
+    Retire,
+    /// [`Dataplane::detach`]
+    Detach,
+    /// [`FlowTable::sweep`]
+    Sweep,
+    /// [`FlowTable::flows`]
+    Flows,
+    /// [`FlowTable::reset`]
+    Reset,
+}
+
 /// What the fake holds; shared, so that a test can look at it while a driver owns the dataplane.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct MemoryState {
     /// Plans in force by service.
     pub plans: BTreeMap<String, ServicePlan>,
@@ -26,81 +55,134 @@ pub struct MemoryState {
     pub words: BTreeMap<String, SteeringWord>,
     /// Every plan published, in order.
     pub history: Vec<ServicePlan>,
-    /// Fails the next publications with this text.
-    pub fail_publish: Option<String>,
-    /// Live flows by service and slot.
-    pub live: BTreeMap<(String, Slot), u64>,
+    /// Every backend there ever was; the place is its index.
+    pub backends: Vec<BackendKey>,
+    /// Live flows.
+    pub live: BTreeMap<BackendKey, u64>,
+    /// What [`FlowTable::flows`] lists, by service.
+    pub flows: BTreeMap<String, Vec<ListedFlow>>,
+    /// Slots whose flows were reset, in order.
+    pub resets: Vec<(String, Slot)>,
+    /// How often something was to be retired.
+    pub retired_count: u64,
+    /// Looks at each plan first and may refuse it.
+    pub on_publish: Option<OnPublish>,
+    /// What fails, with which text.
+    pub failing: BTreeMap<Operation, String>,
     /// Whether the programs were taken off.
     pub is_detached: bool,
 }
 
 /// A dataplane in memory.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct MemoryDataplane {
     /// What it holds.
     pub state: Arc<Mutex<MemoryState>>,
 }
 
 impl MemoryDataplane {
-    fn with<T>(&self, act: impl FnOnce(&mut MemoryState) -> T) -> T {
+    /// Looks at the state, or changes it.
+    pub fn with<T>(&self, act: impl FnOnce(&mut MemoryState) -> T) -> T {
         act(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn attempt<T>(
+        &self,
+        operation: Operation,
+        act: impl FnOnce(&mut MemoryState) -> T,
+    ) -> Result<T, DataplaneError> {
+        self.with(|state| match state.failing.get(&operation) {
+            Some(text) => Err(DataplaneError::Refused(text.clone())),
+            None => Ok(act(state)),
+        })
+    }
+}
+
+impl MemoryState {
+    fn published(&self, name: &str, plan: &ServicePlan) -> PublishedService {
+        let of_slot = |slot| {
+            plan.slot(slot)
+                .backends
+                .iter()
+                .map(move |backend| (slot, backend))
+        };
+        PublishedService {
+            name: name.to_owned(),
+            word: self.words.get(name).copied().unwrap_or_default(),
+            vips: plan.vips.clone(),
+            on_empty: plan.on_empty,
+            ready: Slot::ALL
+                .into_iter()
+                .flat_map(of_slot)
+                .filter(|(_, backend)| backend.ready)
+                .map(|(slot, backend)| (slot, backend.addr))
+                .collect(),
+        }
+    }
+
+    fn publish(&mut self, plan: &ServicePlan) -> Publication {
+        let old = self.words.get(&plan.name).copied().unwrap_or_default();
+        let mut word = plan.steer(old);
+        let has_changed = word != old || self.plans.get(&plan.name) != Some(plan);
+        if has_changed {
+            word = word.with_generation(old.generation().wrapping_add(1));
+        }
+        for slot in Slot::ALL {
+            for backend in &plan.slot(slot).backends {
+                let key = (plan.name.clone(), slot, backend.addr);
+                if !self.backends.contains(&key) {
+                    self.backends.push(key);
+                }
+            }
+        }
+        self.words.insert(plan.name.clone(), word);
+        self.plans.insert(plan.name.clone(), plan.clone());
+        self.history.push(plan.clone());
+        Publication {
+            word,
+            stored_at: has_changed.then(Instant::now),
+        }
     }
 }
 
 impl Dataplane for MemoryDataplane {
     fn published(&self) -> Result<Vec<PublishedService>, DataplaneError> {
-        Ok(self.with(|state| {
+        self.attempt(Operation::Published, |state| {
             state
                 .plans
                 .iter()
-                .map(|(name, plan)| PublishedService {
-                    name: name.clone(),
-                    word: state.words.get(name).copied().unwrap_or_default(),
-                    vips: plan.vips.clone(),
-                    ready: Slot::ALL
-                        .into_iter()
-                        .flat_map(|slot| plan.slot(slot).backends.iter().map(move |b| (slot, b)))
-                        .filter(|(_, backend)| backend.ready)
-                        .map(|(slot, backend)| (slot, backend.addr))
-                        .collect(),
-                })
+                .map(|(name, plan)| state.published(name, plan))
                 .collect()
-        }))
+        })
     }
 
     fn publish(&mut self, plan: &ServicePlan) -> Result<Publication, DataplaneError> {
         self.with(|state| {
-            if let Some(text) = &state.fail_publish {
-                return Err(DataplaneError::Refused(text.clone()));
+            if let Some(on_publish) = &mut state.on_publish {
+                on_publish(plan).map_err(DataplaneError::Refused)?;
             }
-            let old = state.words.get(&plan.name).copied().unwrap_or_default();
-            let mut word = old
-                .with_weight_bp(plan.weight_bp)
-                .with_baseline(plan.baseline)
-                .with_affinity(plan.affinity);
-            for slot in Slot::ALL {
-                word = word.with_eligible(slot, plan.slot(slot).eligible);
-            }
-            let has_changed = word != old || state.plans.get(&plan.name) != Some(plan);
-            if has_changed {
-                word = word.with_generation(old.generation().wrapping_add(1));
-            }
-            state.words.insert(plan.name.clone(), word);
-            state.plans.insert(plan.name.clone(), plan.clone());
-            state.history.push(plan.clone());
-            Ok(Publication {
-                word,
-                stored_at: has_changed.then(Instant::now),
-            })
+            Ok(state.publish(plan))
         })
     }
 
-    fn read(&self, _service: &str) -> Result<ServiceReading, DataplaneError> {
-        Ok(ServiceReading::default())
+    fn read(&self, service: &str) -> Result<ServiceReading, DataplaneError> {
+        self.attempt(Operation::Read, |state| ServiceReading {
+            backends: (0..)
+                .zip(&state.backends)
+                .filter(|(_, (name, ..))| name == service)
+                .map(|(index, &(_, slot, addr))| BackendReading {
+                    index,
+                    slot,
+                    addr,
+                    counters: BackendCounters::default(),
+                })
+                .collect(),
+            ..ServiceReading::default()
+        })
     }
 
     fn verdicts(&self) -> Result<Vec<u64>, DataplaneError> {
-        Ok(vec![0; Verdict::COUNT as usize])
+        self.attempt(Operation::Verdicts, |_| vec![0; Verdict::COUNT as usize])
     }
 
     fn flow_table(&self) -> Arc<dyn FlowTable> {
@@ -108,7 +190,7 @@ impl Dataplane for MemoryDataplane {
     }
 
     fn retire(&mut self, _census: &Census) -> Result<(), DataplaneError> {
-        Ok(())
+        self.attempt(Operation::Retire, |state| state.retired_count += 1)
     }
 
     fn interfaces(&self) -> Vec<InterfaceStatus> {
@@ -124,32 +206,53 @@ impl Dataplane for MemoryDataplane {
     }
 
     fn detach(&mut self) -> Result<Vec<String>, DataplaneError> {
-        self.with(|state| state.is_detached = true);
-        Ok(Vec::new())
+        self.attempt(Operation::Detach, |state| {
+            state.is_detached = true;
+            vec!["memory0".into()]
+        })
     }
 }
 
 impl FlowTable for MemoryDataplane {
     fn sweep(&self) -> Result<Census, DataplaneError> {
-        let entries_count = self.with(|state| state.live.values().sum());
-        // Without backend indexes the flows cannot be told apart further than by their number.
-        let live = std::collections::HashMap::from([(0, entries_count)]);
-        Ok(Census {
-            entries_count,
-            live,
-            ..Census::default()
+        self.attempt(Operation::Sweep, |state| {
+            let live = (0..)
+                .zip(&state.backends)
+                .filter_map(|(index, key)| Some((index, *state.live.get(key)?)))
+                .collect();
+            let entries_count = state.live.values().sum();
+            Census {
+                entries_count,
+                live,
+                ..Census::default()
+            }
         })
     }
 
-    fn flows(&self, _service: &str) -> Result<Vec<ListedFlow>, DataplaneError> {
-        Ok(Vec::new())
+    fn flows(&self, service: &str) -> Result<Vec<ListedFlow>, DataplaneError> {
+        self.attempt(Operation::Flows, |state| {
+            state.flows.get(service).cloned().unwrap_or_default()
+        })
     }
 
     fn reset(&self, service: &str, slot: Slot) -> Result<u64, DataplaneError> {
-        Ok(self.with(|state| state.live.remove(&(service.to_owned(), slot)).unwrap_or(0)))
+        self.attempt(Operation::Reset, |state| {
+            state.resets.push((service.to_owned(), slot));
+            let mut count = 0;
+            state.live.retain(|(name, of, _), live| {
+                let is_meant = name == service && *of == slot;
+                count += if is_meant { *live } else { 0 };
+                !is_meant
+            });
+            count
+        })
+    }
+
+    fn reset_again(&self, _service: &str, _slot: Slot) -> Result<(), DataplaneError> {
+        Ok(())
     }
 
     fn capacity_count(&self) -> u64 {
-        1
+        1_000
     }
 }

@@ -180,6 +180,13 @@ pub trait FlowTable: Send + Sync {
     /// If the kernel does not answer.
     fn reset(&self, service: &str, slot: Slot) -> Result<u64, DataplaneError>;
 
+    /// Sends resets again, with the numbers that the ends have acknowledged meanwhile, to the flows
+    /// of a slot that were reset: one that was busy may not have believed the first.
+    ///
+    /// # Errors
+    /// If the kernel does not answer.
+    fn reset_again(&self, service: &str, slot: Slot) -> Result<(), DataplaneError>;
+
     /// Entries the table of established flows can hold.
     fn capacity_count(&self) -> u64;
 }

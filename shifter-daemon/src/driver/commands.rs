@@ -3,27 +3,59 @@
 use std::time::{Duration, Instant};
 
 use shifter_common::{
-    steering::{Slot, WEIGHT_FULL_BP},
-    wire::{
-        ApplyReport, Changed, ConfigChange, Detach, Detached, Diagnostic, Drain, Effect,
-        EstablishedPolicy, Refusal, Rollback, SetWeight,
-    },
+    steering::Slot,
+    wire::{Changed, Refusal},
 };
-use tokio::sync::oneshot;
 
-use super::{Actor, Call, Driver, Reply, Request, lost_file_reason, nanos, unix_ms};
+use super::{
+    Actor, Call, Driver, Reply, Request, TICK_INTERVAL,
+    events::Happening,
+    nanos,
+    refusal::{kernel, refusal},
+    send, unix_ms,
+};
 use crate::{
-    config::{self, LoadedServices},
-    config_files,
     control::{ServiceControl, ServiceRecord},
+    dataplane::DataplaneError,
 };
 
-type Answer = oneshot::Sender<Result<Reply, Refusal>>;
+/// A change of what is decided about a service.
+pub struct Change<'a> {
+    /// The service.
+    pub service: &'a str,
+    /// The kind of change, in the words of [`shifter_common::wire::Event::what`].
+    pub what: &'static str,
+    /// The slot concerned, if one.
+    pub slot: Option<Slot>,
+    /// Who asks.
+    pub by: &'a str,
+    /// When the request arrived.
+    pub arrived: Instant,
+    /// What comes first.
+    pub order: Order,
+}
+
+/// Whether a decision goes to the disk or to the kernel first. The answer waits for both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// A decision that cannot be kept is not carried out.
+    DiskFirst,
+    /// Taking a version out of traffic does not wait for a disk, least of all one that the version
+    /// has filled.
+    KernelFirst,
+}
 
 impl Driver {
     pub(super) fn handle_call(&mut self, call: Call) {
-        let Call { request, actor, arrived, reply } = call;
-        let by = actor.as_ref().map_or_else(|| "SIGHUP".to_owned(), Actor::to_string);
+        let Call {
+            request,
+            actor,
+            arrived,
+            reply,
+        } = call;
+        let by = actor
+            .as_ref()
+            .map_or_else(|| "SIGHUP".to_owned(), Actor::to_string);
         match request {
             Request::Status => self.answer_status(reply),
             Request::Service(name) => self.answer_service(&name, reply),
@@ -45,140 +77,32 @@ impl Driver {
         }
     }
 
-    pub(super) fn known(&self, name: &str) -> Result<&ServiceControl, Refusal> {
-        self.services.get(name).ok_or_else(|| {
-            let names: Vec<&str> = self.services.keys().map(String::as_str).collect();
-            refusal(
-                "unknown_service",
-                format!("there is no service {name}"),
-                if names.is_empty() {
-                    format!(
-                        "write a file to {} and run: shifterctl apply",
-                        self.node.services_dir.display()
-                    )
-                } else {
-                    format!("services are: {}", names.join(", "))
-                },
-            )
-        })
-    }
-
-    fn set_weight(
+    /// Carries out a decision, on disk and in the kernel. If the kernel refuses nothing has changed,
+    /// nor if the disk does and the decision waits for it. `describe` puts what was decided into words, from the record before and after.
+    pub(super) fn change(
         &mut self,
-        name: &str,
-        body: &SetWeight,
-        by: &str,
-        arrived: Instant,
-    ) -> Result<Changed, Refusal> {
-        let control = self.known(name)?;
-        if body.weight_bp > WEIGHT_FULL_BP {
-            return Err(refusal(
-                "bad_request",
-                format!("weight_bp is {}, but at most {WEIGHT_FULL_BP}", body.weight_bp),
-                "a weight is given in basis points: 500 is 5 %".into(),
-            ));
-        }
-        let canary = control.canary();
-        if body.weight_bp > 0 && control.spec().slot(canary).backends.is_empty() {
-            return Err(refusal(
-                "not_eligible",
-                format!("slot {canary} of {name} has no backends to send traffic to"),
-                format!("add [slot.{canary}] to its file, then: shifterctl apply"),
-            ));
-        }
-        let changed = self.change(name, "weight", None, by, arrived, |control, unix_ms| {
-            control.set_weight(body.weight_bp, by, unix_ms);
-        })?;
-        Ok(changed)
-    }
-
-    fn rollback(
-        &mut self,
-        name: &str,
-        body: &Rollback,
-        by: &str,
-        arrived: Instant,
-        reply: Answer,
-    ) {
-        let done = self.known(name).map(|control| {
-            let policy = body.established.unwrap_or(control.spec().rollback_established);
-            (control.canary(), policy)
-        });
-        let done = done.and_then(|(canary, policy)| {
-            let what = "rollback";
-            self.change(name, what, Some(canary), by, arrived, |control, unix_ms| {
-                control.set_weight(0, by, unix_ms);
-            })
-            .map(|changed| (canary, policy, changed))
-        });
-        let (canary, policy, mut changed) = match done {
-            Ok(done) => done,
-            Err(refused) => return send(reply, Err(refused)),
-        };
-        match policy {
-            EstablishedPolicy::Drain => send(reply, Ok(Reply::Changed(changed))),
-            EstablishedPolicy::Reset => {
-                // New flows go elsewhere already; the old ones are reset beside the loop.
-                let (table, name) = (self.flow_table(), name.to_owned());
-                tokio::task::spawn_blocking(move || {
-                    match table.reset(&name, canary) {
-                        Ok(count) => changed.flows_reset_count = count,
-                        Err(error) => changed.notes.push(format!(
-                            "the weight is 0, but its flows could not be reset: {error}"
-                        )),
-                    }
-                    send(reply, Ok(Reply::Changed(changed)));
-                });
-            }
-        }
-    }
-
-    fn drain(
-        &mut self,
-        name: &str,
-        body: &Drain,
-        by: &str,
-        arrived: Instant,
-    ) -> Result<Changed, Refusal> {
-        let control = self.known(name)?;
-        let other = body.slot.other();
-        if !body.undo && control.drained(body.slot).is_none()
-            && let Some(reason) = control.ineligible_reason(other)
-        {
-            return Err(refusal(
-                "not_eligible",
-                format!(
-                    "slot {other} of {name} is not eligible ({reason}): draining slot {} would \
-                     leave new flows nowhere to go",
-                    body.slot
-                ),
-                format!("make slot {other} ready first; see: shifterctl status {name}"),
-            ));
-        }
-        let what = if body.undo { "drain undone" } else { "drain" };
-        self.change(name, what, Some(body.slot), by, arrived, |control, unix_ms| {
-            control.set_drained(body.slot, !body.undo, by, unix_ms);
-        })
-    }
-
-    /// Carries out a decision: first on disk, then in the kernel. If either fails nothing has
-    /// changed.
-    fn change(
-        &mut self,
-        name: &str,
-        what: &str,
-        slot: Option<Slot>,
-        by: &str,
-        arrived: Instant,
+        change: &Change<'_>,
         decide: impl FnOnce(&mut ServiceControl, u64),
+        describe: impl FnOnce(&ServiceRecord, &ServiceRecord) -> String,
     ) -> Result<Changed, Refusal> {
-        self.known(name)?;
-        let Some(control) = self.services.get_mut(name) else { return Err(lost(name)) };
-        let (old, before) = (control.record().clone(), control.effective_bp());
+        let Change {
+            service: name,
+            what,
+            slot,
+            by,
+            arrived,
+            order,
+        } = *change;
+        let before_bp = self.in_force_bp(name);
+        let Some(control) = self.services.get_mut(name) else {
+            return Err(self.unknown(name));
+        };
+        let old = control.record().clone();
         decide(control, unix_ms());
-        let (new, after) = (control.record().clone(), control.effective_bp());
-        let (plan, mut notes) = (control.plan(), control.notes());
-        if let Err(error) = self.state.save(name, &new) {
+        let (new, plan) = (control.record().clone(), control.plan());
+        if order == Order::DiskFirst
+            && let Err(error) = self.state.save(name, &new)
+        {
             self.restore(name, &old);
             return Err(refusal(
                 "state",
@@ -186,44 +110,80 @@ impl Driver {
                 "free space or mend the state directory, then try again".into(),
             ));
         }
-        let publication = match self.dataplane.publish(&plan) {
+        let publication = match self.publish(&plan) {
             Ok(publication) => publication,
-            Err(error) => {
-                self.restore(name, &old);
-                let back = self.publish(name).is_some() || !self.unpublished.contains(name);
-                let kept = self.state.save(name, &old).is_ok();
-                tracing::error!(service = name, back, kept, "{what} of {name} failed: {error}");
-                return Err(refusal(
-                    "kernel",
-                    format!("{error}; {name} is as it was before"),
-                    "see: shifterctl doctor".into(),
-                ));
-            }
+            Err(error) => return Err(self.take_back(change, &old, &error)),
         };
-        self.unpublished.remove(name);
-        self.words.insert(name.to_owned(), publication.word);
-        let took_ns = publication
-            .stored_at
-            .map_or(0, |at| nanos(at.checked_duration_since(arrived).unwrap_or(Duration::ZERO)));
+        let mut notes = self.known(name)?.notes();
+        if let Err(error) = self.state.save(name, &new) {
+            tracing::error!(
+                service = name,
+                "{what} of {name} is in force, but not on disk: {error}"
+            );
+            notes.push(format!(
+                "it is in force, but not on disk ({error}): a start that finds no pinned state would \
+                 undo it; free space, then repeat it"
+            ));
+        }
         if publication.stored_at.is_none() {
             notes.push("nothing had to change".into());
         }
-        let detail = format!(
-            "weight {} -> {}, generation {}",
-            percent(old.weight_bp),
-            percent(new.weight_bp),
-            publication.word.generation()
-        );
-        self.record(name, by, what, slot, (before, after), took_ns, detail);
+        let took_ns = took_ns(arrived, publication.stored_at);
+        let generation = publication.word.generation();
+        let detail = format!("{}, generation {generation}", describe(&old, &new));
+        self.record(Happening {
+            service: name,
+            by,
+            what,
+            slot,
+            detail,
+            before_bp,
+            took_ns,
+        });
         Ok(Changed {
             service: name.to_owned(),
             weight_before_bp: old.weight_bp,
             weight_bp: new.weight_bp,
-            generation: publication.word.generation(),
+            generation,
             took_ns,
             flows_reset_count: 0,
             notes,
         })
+    }
+
+    /// Undoes a decision that the packet path refused, everywhere, and says how far that went.
+    fn take_back(
+        &mut self,
+        change: &Change<'_>,
+        old: &ServiceRecord,
+        error: &DataplaneError,
+    ) -> Refusal {
+        let Change {
+            service: name,
+            what,
+            by,
+            ..
+        } = *change;
+        self.restore(name, old);
+        let back = self.put_in_force(name);
+        let kept = self.state.save(name, old);
+        tracing::error!(service = name, by, "{what} failed: {error}");
+        match (back, kept) {
+            (Ok(_), Ok(())) => kernel(format!("{error}; {name} is as it was before")),
+            (Err(again), Ok(())) => kernel(format!(
+                "{error}; what was decided before could not be put in force again either \
+                 ({again}); shifterd tries it every {} s",
+                TICK_INTERVAL.as_secs()
+            )),
+            (_, Err(state)) => refusal(
+                "state",
+                format!(
+                    "{error}; and the refused change could not be taken out of the state file \
+                     ({state}): the next start of shifterd would put it in force"
+                ),
+                "free space or mend the state directory, then set what you want again".into(),
+            ),
+        }
     }
 
     fn restore(&mut self, name: &str, record: &ServiceRecord) {
@@ -231,163 +191,10 @@ impl Driver {
             control.restore(record.clone());
         }
     }
-
-    /// Reads the files again and puts in force what has changed. Never moves a weight.
-    fn apply(&mut self, by: &str, arrived: Instant) -> ApplyReport {
-        let mut loaded = config_files::load_services(&self.node.services_dir);
-        let in_force = self.services.iter().map(|(name, c)| (name.clone(), c.spec().clone()));
-        loaded.keep(&in_force.collect());
-        let mut report = ApplyReport {
-            diagnostics: std::mem::take(&mut loaded.diagnostics),
-            ..ApplyReport::default()
-        };
-        self.apply_node(&mut report);
-        let mut named = std::collections::BTreeSet::new();
-        for (name, spec) in std::mem::take(&mut loaded.services) {
-            named.insert(name.clone());
-            let is_new = !self.services.contains_key(&name);
-            let before = self.services.get(&name).map_or(0, ServiceControl::effective_bp);
-            let old = self.services.get(&name).cloned();
-            let mut changes = match self.services.get_mut(&name) {
-                Some(control) => control.respec(spec),
-                None => {
-                    let record = self.state.service(&name).cloned();
-                    self.services.insert(name.clone(), ServiceControl::new(spec, record, None));
-                    vec![new_service(&name)]
-                }
-            };
-            let was_adrift = old.as_ref().is_some_and(|old| old.detached_reason.is_some());
-            if changes.is_empty() && !was_adrift {
-                continue;
-            }
-            let plan = self.services.get(&name).map(ServiceControl::plan);
-            match plan.map(|plan| self.dataplane.publish(&plan)) {
-                Some(Ok(publication)) => {
-                    self.unpublished.remove(&name);
-                    self.words.insert(name.clone(), publication.word);
-                    let took_ns = publication.stored_at.map_or(0, |at| {
-                        nanos(at.checked_duration_since(arrived).unwrap_or(Duration::ZERO))
-                    });
-                    let after = self.services.get(&name).map_or(0, ServiceControl::effective_bp);
-                    let detail = if is_new {
-                        "new service".into()
-                    } else {
-                        format!("{} changed", keys(&changes))
-                    };
-                    self.record(&name, by, "apply", None, (before, after), took_ns, detail);
-                }
-                Some(Err(error)) => {
-                    for change in &mut changes {
-                        change.effect = Effect::Refused;
-                        change.reason = error.to_string();
-                    }
-                    match old {
-                        Some(old) => {
-                            self.services.insert(name.clone(), old);
-                            self.publish(&name);
-                        }
-                        None => {
-                            self.services.remove(&name);
-                        }
-                    }
-                }
-                None => {}
-            }
-            report.changes.extend(changes);
-        }
-        self.find_orphans(&loaded, &named, &mut report);
-        self.update_probes();
-        report
-    }
-
-    /// Names the services that have no good file any more; they are steered on.
-    fn find_orphans(
-        &mut self,
-        loaded: &LoadedServices,
-        named: &std::collections::BTreeSet<String>,
-        report: &mut ApplyReport,
-    ) {
-        for (name, control) in &mut self.services {
-            if named.contains(name) {
-                continue;
-            }
-            control.detached_reason = Some(lost_file_reason(loaded, name).to_owned());
-            if loaded.dir_read && !loaded.refused.contains(name) {
-                report.orphaned.push(name.clone());
-            }
-        }
-    }
-
-    fn apply_node(&self, report: &mut ApplyReport) {
-        match config_files::load_node(&self.node_file) {
-            Ok(node) => report.changes.extend(config::diff_node(&self.node, &node)),
-            Err(diagnostics) => {
-                report.diagnostics.splice(0..0, diagnostics);
-            }
-        }
-    }
-
-    fn detach(&mut self, body: &Detach, by: &str) -> Result<Detached, Refusal> {
-        let census = self.flow_table().sweep().map_err(|error| {
-            refusal("kernel", error.to_string(), "see: shifterctl doctor".into())
-        })?;
-        let live_count: u64 = census.live.values().sum();
-        if live_count > 0 && !body.force {
-            return Err(refusal(
-                "flows_open",
-                format!("{live_count} live flows would break"),
-                "drain them first, or: shifterctl detach --force".into(),
-            ));
-        }
-        let interfaces = self.dataplane.detach().map_err(|error| {
-            refusal("kernel", error.to_string(), "see: shifterctl doctor".into())
-        })?;
-        tracing::info!(by, live_count, ?interfaces, "detached; shifterd stops");
-        self.is_detached = true;
-        Ok(Detached { interfaces, flows_broken_count: live_count })
-    }
 }
 
-/// An answer nobody waits for any more is dropped; what was done stays done.
-pub(super) fn send(reply: Answer, answer: Result<Reply, Refusal>) {
-    let _ = reply.send(answer);
-}
-
-pub(super) fn refusal(code: &str, message: String, help: String) -> Refusal {
-    Refusal { code: code.into(), message, help }
-}
-
-fn lost(name: &str) -> Refusal {
-    refusal("unknown_service", format!("there is no service {name}"), String::new())
-}
-
-fn new_service(name: &str) -> ConfigChange {
-    ConfigChange {
-        service: name.to_owned(),
-        key: "service.name".into(),
-        before: String::new(),
-        after: name.to_owned(),
-        effect: Effect::Now,
-        reason: String::new(),
-    }
-}
-
-fn keys(changes: &[ConfigChange]) -> String {
-    let keys: Vec<&str> = changes.iter().map(|change| change.key.as_str()).collect();
-    if keys.is_empty() { "nothing".into() } else { keys.join(", ") }
-}
-
-/// Basis points as people read them: `5 %`, `0.5 %`.
-fn percent(bp: u16) -> String {
-    let (whole, part) = (bp / 100, bp % 100);
-    match part {
-        0 => format!("{whole} %"),
-        part if part % 10 == 0 => format!("{whole}.{} %", part / 10),
-        part => format!("{whole}.{part:02} %"),
-    }
-}
-
-/// Diagnostics as one text for the log.
-pub fn describe(diagnostics: &[Diagnostic]) -> String {
-    diagnostics.iter().map(Diagnostic::to_string).collect::<Vec<_>>().join("\n")
+/// Time from a request's arrival to the store; 0 if nothing was stored.
+pub fn took_ns(arrived: Instant, stored_at: Option<Instant>) -> u64 {
+    let took = stored_at.and_then(|at| at.checked_duration_since(arrived));
+    nanos(took.unwrap_or(Duration::ZERO))
 }

@@ -12,19 +12,13 @@ use shifter_common::{
         Status,
     },
 };
-use tokio::sync::oneshot;
 
-use super::{
-    Driver, Reply, SHIFTERD,
-    commands::{refusal, send},
-    unix_ms,
-};
+use super::{Answer, Driver, Reply, SHIFTERD, TICK_INTERVAL, send, unix_ms};
 use crate::{
-    control::ServiceControl,
+    config::format_duration,
+    control::{Deviation, ServiceControl},
     dataplane::{Census, DataplaneError, ListedFlow, ServiceReading},
 };
-
-type Answer = oneshot::Sender<Result<Reply, Refusal>>;
 
 /// A service's status without flow counts, and the backend indexes to count by.
 struct Draft {
@@ -33,16 +27,21 @@ struct Draft {
     indexes: [Vec<Option<u32>>; 2],
     /// Indexes of backends that are out of their slot but may still carry flows.
     leaving: [Vec<u32>; 2],
+    /// What to say of a slot that still has flows: its drain takes longer than it should.
+    overdue: [Option<String>; 2],
 }
 
 impl Driver {
     pub(super) fn answer_status(&self, reply: Answer) {
-        let drafts: Result<Vec<Draft>, DataplaneError> =
-            self.services.iter().map(|(name, control)| self.draft(name, control)).collect();
+        let drafts: Result<Vec<Draft>, DataplaneError> = self
+            .services
+            .iter()
+            .map(|(name, control)| self.draft(name, control))
+            .collect();
         let parts = drafts.and_then(|drafts| Ok((drafts, self.dataplane.verdicts()?)));
         let (drafts, verdicts) = match parts {
             Ok(parts) => parts,
-            Err(error) => return send(reply, Err(kernel(&error))),
+            Err(error) => return send(reply, Err(error.into())),
         };
         let mut status = Status {
             daemon: DaemonStatus {
@@ -69,26 +68,30 @@ impl Driver {
             let answer = table.sweep().map(|census| {
                 status.daemon.flows_count = census.entries_count;
                 status.daemon.flows_capacity_count = table.capacity_count();
-                status.services =
-                    drafts.into_iter().map(|draft| draft.finish(&census)).collect();
+                status.services = drafts
+                    .into_iter()
+                    .map(|draft| draft.finish(&census))
+                    .collect();
                 Reply::Status(Box::new(status))
             });
-            send(reply, answer.map_err(|error| kernel(&error)));
+            send(reply, answer.map_err(Refusal::from));
         });
     }
 
     pub(super) fn answer_service(&self, name: &str, reply: Answer) {
-        let draft = self.known(name).and_then(|control| {
-            self.draft(name, control).map_err(|error| kernel(&error))
-        });
+        let draft = self
+            .known(name)
+            .and_then(|control| Ok(self.draft(name, control)?));
         let draft = match draft {
             Ok(draft) => draft,
             Err(refused) => return send(reply, Err(refused)),
         };
         let table = self.flow_table();
         tokio::task::spawn_blocking(move || {
-            let answer = table.sweep().map(|census| Reply::Service(Box::new(draft.finish(&census))));
-            send(reply, answer.map_err(|error| kernel(&error)));
+            let answer = table
+                .sweep()
+                .map(|census| Reply::Service(Box::new(draft.finish(&census))));
+            send(reply, answer.map_err(Refusal::from));
         });
     }
 
@@ -105,7 +108,7 @@ impl Driver {
                 let flows = flows.iter().filter_map(wire_flow).collect();
                 Reply::Flows(Flows { total_count, flows })
             });
-            send(reply, answer.map_err(|error| kernel(&error)));
+            send(reply, answer.map_err(Refusal::from));
         });
     }
 
@@ -114,8 +117,11 @@ impl Driver {
         let spec = control.spec();
         let record = control.record();
         let mut notes = control.notes();
-        if self.unpublished.contains(name) {
-            notes.push("its last change could not be put in force; see the log".into());
+        if let Some(error) = self.unpublished.get(name) {
+            notes.push(format!(
+                "not in force as shown: {error}; shifterd tries again every {} s",
+                TICK_INTERVAL.as_secs()
+            ));
         }
         let mut indexes = [Vec::new(), Vec::new()];
         let mut leaving = [Vec::new(), Vec::new()];
@@ -123,8 +129,7 @@ impl Driver {
             .into_iter()
             .map(|slot| {
                 let place = slot.index() as usize;
-                let (status, known) = slot_status(control, slot, &reading);
-                let planned: Vec<Option<u32>> = known;
+                let (status, planned) = slot_status(control, slot, &reading);
                 leaving[place] = reading
                     .backends
                     .iter()
@@ -146,7 +151,7 @@ impl Driver {
                 affinity: spec.affinity,
                 baseline: record.baseline,
                 weight_bp: record.weight_bp,
-                effective_bp: control.effective_bp(),
+                effective_bp: self.in_force_bp(name),
                 weight_by: if record.weight_by.is_empty() {
                     SHIFTERD.into()
                 } else {
@@ -154,19 +159,25 @@ impl Driver {
                 },
                 weight_set_unix_ms: record.weight_set_unix_ms,
                 generation: word.generation(),
-                orphaned: control.detached_reason.is_some(),
+                orphaned: control.deviation == Some(Deviation::Gone),
                 slots,
                 notes,
             },
             indexes,
             leaving,
+            overdue: Slot::ALL.map(|slot| overdue(control, slot, unix_ms())),
         })
     }
 }
 
 impl Draft {
     fn finish(self, census: &Census) -> ServiceStatus {
-        let Self { mut status, indexes, leaving } = self;
+        let Self {
+            mut status,
+            indexes,
+            leaving,
+            mut overdue,
+        } = self;
         let live = |index: &u32| census.live.get(index).copied().unwrap_or(0);
         for (place, slot) in status.slots.iter_mut().enumerate() {
             for (backend, index) in slot.backends.iter_mut().zip(&indexes[place]) {
@@ -175,6 +186,9 @@ impl Draft {
             let of_backends: u64 = slot.backends.iter().map(|b| b.live_flows_count).sum();
             let of_leaving: u64 = leaving[place].iter().map(live).sum();
             slot.live_flows_count = of_backends + of_leaving;
+            if let Some(overdue) = overdue[place].take().filter(|_| slot.live_flows_count > 0) {
+                slot.reason = format!("{}; {overdue}", slot.reason);
+            }
         }
         status
     }
@@ -200,14 +214,15 @@ fn slot_status(
         .iter()
         .map(|backend| {
             let health = control.health(slot, backend.addr);
+            let reason = health.map_or("", |health| &health.reason);
             let counters = by_addr
                 .get(&backend.addr)
                 .map_or_else(BackendCounters::default, |reading| reading.counters);
             BackendStatus {
                 addr: backend.addr.to_string(),
                 weight: backend.weight,
-                ready: health.ready,
-                reason: health.reason,
+                ready: health.is_some_and(|health| health.ready),
+                reason: reason.to_owned(),
                 live_flows_count: 0,
                 counters: counts(&counters.flows),
                 in_bytes: counters.bytes_in,
@@ -215,7 +230,7 @@ fn slot_status(
             }
         })
         .collect();
-    let mut status = SlotStatus {
+    let status = SlotStatus {
         slot,
         role: control.role(slot),
         eligible: reason.is_none(),
@@ -227,19 +242,25 @@ fn slot_status(
         unserved_count: counters.unserved,
         backends,
     };
-    if let Some(drained) = control.drained(slot) {
-        let since_ms = unix_ms().saturating_sub(drained.since_unix_ms);
-        let limit_ms = control.spec().drain_timeout.as_millis() as u64;
-        if since_ms > limit_ms {
-            status.reason = format!("{}, for {} s", status.reason, since_ms / 1_000);
-        }
-    }
     let indexes = spec
         .backends
         .iter()
         .map(|backend| by_addr.get(&backend.addr).map(|reading| reading.index))
         .collect();
     (status, indexes)
+}
+
+/// What to say if a drained slot still has flows now.
+fn overdue(control: &ServiceControl, slot: Slot, unix_ms: u64) -> Option<String> {
+    let since_ms = unix_ms.saturating_sub(control.drained(slot)?.since_unix_ms);
+    let timeout = control.spec().drain_timeout;
+    (u128::from(since_ms) > timeout.as_millis()).then(|| {
+        format!(
+            "still has flows after {} s (drain.timeout = \"{}\")",
+            since_ms / 1_000,
+            format_duration(timeout)
+        )
+    })
 }
 
 const fn counts(flows: &abi::FlowCounters) -> FlowCounts {
@@ -255,16 +276,20 @@ const fn counts(flows: &abi::FlowCounters) -> FlowCounts {
 
 fn wire_flow(flow: &ListedFlow) -> Option<Flow> {
     Some(Flow {
-        client: flow.key.client.to_socket_addr(flow.key.client_port).to_string(),
+        client: flow
+            .key
+            .client
+            .to_socket_addr(flow.key.client_port)
+            .to_string(),
         vip: flow.vip.to_string(),
-        backend: flow.entry.backend.to_socket_addr(flow.entry.backend_port).to_string(),
+        backend: flow
+            .entry
+            .backend
+            .to_socket_addr(flow.entry.backend_port)
+            .to_string(),
         slot: flow.entry.slot(),
         cohort: flow.entry.cohort,
         phase: Phase::from_u32(flow.entry.phase)?,
         idle_ms: flow.idle_ms,
     })
-}
-
-fn kernel(error: &DataplaneError) -> Refusal {
-    refusal("kernel", error.to_string(), "see: shifterctl doctor".into())
 }

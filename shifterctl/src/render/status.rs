@@ -44,12 +44,20 @@ pub fn status(view: &View, status: &Status, only: Option<&str>, before: Option<&
 }
 
 fn daemon(view: &View, daemon: &DaemonStatus) -> String {
-    let DaemonStatus { version, pid, .. } = daemon;
+    let DaemonStatus {
+        version,
+        pid,
+        abi_version,
+        ..
+    } = daemon;
     let adopted = if daemon.adopted { "adopted" } else { "built" };
     let age = view.age(daemon.started_unix_ms);
     let mut out = text::wrap(
         "",
-        &format!("shifterd {version}, pid {pid}, up {age}, dataplane {adopted} at the start"),
+        &format!(
+            "shifterd {version} (map ABI {abi_version}), pid {pid}, up {age}, \
+             dataplane {adopted} at the start"
+        ),
     );
     let (used, size) = (daemon.flows_count, daemon.flows_capacity_count);
     out += &text::wrap(

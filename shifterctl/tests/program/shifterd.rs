@@ -56,22 +56,6 @@ fn path_is_searched_after_the_own_directory() {
 }
 
 #[test]
-fn without_the_program_there_is_a_remedy() {
-    let dir = short_dir();
-    let copy = copy_to(dir.path());
-    for command in ["lint", "doctor"] {
-        Ran::of(program(&copy).env("PATH", dir.path()).arg(command)).failed(
-            1,
-            &format!(
-                "error: shifterd is neither in {} nor in PATH
-                 help: install shifterd, or add its directory to PATH",
-                dir.path().display()
-            ),
-        );
-    }
-}
-
-#[test]
 fn a_program_that_is_killed_is_named() {
     let dir = short_dir();
     let copy = copy_to(dir.path());

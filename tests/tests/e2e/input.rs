@@ -8,7 +8,14 @@ use shifter_tests::{load::Plan, world::Family};
 use crate::stage::{ORDERS, Stage, vip};
 
 /// method, path, body, expected status, words the refusal must contain
-const REQUESTS: &[(&str, &str, Option<&str>, u16, &[&str])] = &[
+type Row = (
+    &'static str,
+    &'static str,
+    Option<&'static str>,
+    u16,
+    &'static [&'static str],
+);
+const REQUESTS: &[Row] = &[
     (
         "GET",
         "/v1/services/order",

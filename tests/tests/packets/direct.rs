@@ -32,9 +32,13 @@ pub fn scripts() -> Vec<Script> {
                     vec![
                         In(fin.clone(), SteeredFlow, Some(fin.to(A))),
                         Out(fin_back.clone(), SteeredReply, Some(fin_back.from(V))),
-                        In(tcp(C, A, SYN, 8_000, 0), PassForeign, None),
-                        Out(tcp(A, C, SYN | ACK, 70, 8_001), PassDirect, None),
-                        Out(tcp(A, C, ACK, 71, 8_001).payload("hello"), PassDirect, None),
+                        In(tcp(C, A, SYN, 8_000_000, 0), PassForeign, None),
+                        Out(tcp(A, C, SYN | ACK, 70, 8_000_001), PassDirect, None),
+                        Out(
+                            tcp(A, C, ACK, 71, 8_000_001).payload("hello"),
+                            PassDirect,
+                            None,
+                        ),
                     ],
                 ]
                 .concat()
@@ -59,8 +63,8 @@ pub fn scripts() -> Vec<Script> {
                     established(),
                     vec![
                         In(reset.clone(), SteeredFlow, Some(reset.to(A))),
-                        In(tcp(C, A, SYN, 8_000, 0), PassForeign, None),
-                        Out(tcp(A, C, RST | ACK, 0, 8_001), PassDirect, None),
+                        In(tcp(C, A, SYN, 8_000_000, 0), PassForeign, None),
+                        Out(tcp(A, C, RST | ACK, 0, 8_000_001), PassDirect, None),
                     ],
                 ]
                 .concat()
@@ -83,14 +87,61 @@ pub fn scripts() -> Vec<Script> {
                 let syn = tcp(C, V, SYN, 100, 0);
                 vec![
                     In(syn.clone(), SteeredNew, Some(syn.to(A))),
-                    In(tcp(C, A, SYN, 8_000, 0), PassForeign, None),
-                    Out(tcp(A, C, SYN | ACK, 70, 8_001), PassDirect, None),
+                    In(tcp(C, A, SYN, 8_000_000, 0), PassForeign, None),
+                    Out(tcp(A, C, SYN | ACK, 70, 8_000_001), PassDirect, None),
                 ]
             },
             counters: &[
                 ("a.selected", 1),
                 ("a/10.0.0.20:8080.selected", 1),
                 ("a/10.0.0.20:8080.packets_in", 1),
+            ],
+        },
+        Script {
+            name: "data of a direct connection while a handshake through the VIP is open",
+            plan: plan(),
+            steps: {
+                let syn = tcp(C, V, SYN, 100, 0);
+                vec![
+                    In(syn.clone(), SteeredNew, Some(syn.to(A))),
+                    Out(
+                        tcp(A, C, ACK, 71, 8_000_001).payload("hello"),
+                        PassDirect,
+                        None,
+                    ),
+                ]
+            },
+            counters: &[
+                ("a.selected", 1),
+                ("a/10.0.0.20:8080.selected", 1),
+                ("a/10.0.0.20:8080.packets_in", 1),
+            ],
+        },
+        Script {
+            name: "a direct connection on the port of a refused flow",
+            plan: plan(),
+            steps: {
+                let syn = tcp(C, V, SYN, 100, 0);
+                let refusal = tcp(A, C, RST | ACK, 0, 101);
+                vec![
+                    In(syn.clone(), SteeredNew, Some(syn.to(A))),
+                    Out(refusal.clone(), SteeredReply, Some(refusal.from(V))),
+                    In(tcp(C, A, SYN, 8_000_000, 0), PassForeign, None),
+                    Out(tcp(A, C, SYN | ACK, 70, 8_000_001), PassDirect, None),
+                    Out(
+                        tcp(A, C, ACK, 71, 8_000_001).payload("hello"),
+                        PassDirect,
+                        None,
+                    ),
+                ]
+            },
+            counters: &[
+                ("a.selected", 1),
+                ("a.refused", 1),
+                ("a/10.0.0.20:8080.selected", 1),
+                ("a/10.0.0.20:8080.refused", 1),
+                ("a/10.0.0.20:8080.packets_in", 1),
+                ("a/10.0.0.20:8080.packets_out", 1),
             ],
         },
     ]

@@ -152,6 +152,56 @@ pub fn scripts() -> Vec<Script> {
             ],
         },
         Script {
+            name: "forged ends are not believed, and the port is not free",
+            plan: plan(),
+            steps: [
+                established(),
+                vec![
+                    to_a(RST, 0x7000_0000, 0),
+                    from_a(RST, 0x7000_0000, 0),
+                    to_a(FIN | ACK, 0x7000_0000, 901),
+                    Publish(to_b()),
+                    to_a(SYN, 70_000, 0),
+                    to_a(ACK, 101, 901),
+                ],
+            ]
+            .concat(),
+            counters: &[
+                ("a.selected", 1),
+                ("a.established", 1),
+                ("a/10.0.0.20:8080.selected", 1),
+                ("a/10.0.0.20:8080.established", 1),
+                ("a/10.0.0.20:8080.packets_in", 6),
+                ("a/10.0.0.20:8080.packets_out", 2),
+            ],
+        },
+        Script {
+            name: "a SYN after a long silence of a dead backend selects again",
+            plan: plan(),
+            steps: [
+                established(),
+                vec![
+                    Publish(without(plan(), Slot::A)),
+                    to_a(SYN, 70_000, 0),
+                    Silence,
+                    new_to_b(70_000),
+                ],
+            ]
+            .concat(),
+            counters: &[
+                ("a.selected", 1),
+                ("a.established", 1),
+                ("a.failed_over", 1),
+                ("a/10.0.0.20:8080.selected", 1),
+                ("a/10.0.0.20:8080.established", 1),
+                ("a/10.0.0.20:8080.packets_in", 3),
+                ("a/10.0.0.20:8080.packets_out", 1),
+                ("b.selected", 1),
+                ("b/10.0.0.20:9090.selected", 1),
+                ("b/10.0.0.20:9090.packets_in", 1),
+            ],
+        },
+        Script {
             name: "an operator's reset turns every packet into a reset, and frees the port",
             plan: plan(),
             steps: {

@@ -119,6 +119,11 @@ pub fn scripts() -> Vec<Script> {
             tcp(C, "10.0.0.12:443", SYN | FIN, 7, 0),
             V_::PassForeign,
         ),
+        pass(
+            "an IPv4 address mapped into IPv6",
+            tcp("[2001:db8:9::2]:40000", "[::ffff:10.0.0.10]:443", SYN, 1, 0),
+            V_::PassForeign,
+        ),
         Script {
             name: "a packet of somebody else leaves",
             plan: plan(),

@@ -75,7 +75,11 @@ pub fn scripts() -> Vec<Script> {
             plan: plan(),
             steps: [
                 opened(),
-                vec![In(ack(902), SteeredFlow, Some(ack(902).to(A)))],
+                vec![In(
+                    ack(90_000_000),
+                    SteeredFlow,
+                    Some(ack(90_000_000).to(A)),
+                )],
             ]
             .concat(),
             counters: &[
@@ -184,6 +188,77 @@ pub fn scripts() -> Vec<Script> {
                 ("a/10.0.0.20:8080.established", 1),
                 ("a/10.0.0.20:8080.packets_in", 2),
                 ("a/10.0.0.20:8080.packets_out", 2),
+            ],
+        },
+        Script {
+            name: "a second SYN/ACK with another number establishes by that number",
+            plan: plan(),
+            steps: {
+                let again = tcp(A, C, SYN | ACK, 5_000, 101);
+                [
+                    opened(),
+                    vec![
+                        In(syn(), SteeredFlow, Some(syn().to(A))),
+                        Out(again.clone(), SteeredReply, Some(again.from(V))),
+                        In(ack(5_001), SteeredFlow, Some(ack(5_001).to(A))),
+                    ],
+                ]
+                .concat()
+            },
+            counters: &[
+                ("a.selected", 1),
+                ("a.established", 1),
+                ("a/10.0.0.20:8080.selected", 1),
+                ("a/10.0.0.20:8080.established", 1),
+                ("a/10.0.0.20:8080.packets_in", 3),
+                ("a/10.0.0.20:8080.packets_out", 2),
+            ],
+        },
+        Script {
+            name: "TCP Fast Open: data with the SYN, an answer before the ACK",
+            plan: plan(),
+            steps: {
+                let syn = tcp(C, V, SYN, 100, 0).payload("GET /");
+                let answer = tcp(A, C, SYN | ACK, 900, 106);
+                let early = tcp(A, C, ACK, 901, 106).payload("HTTP/1.1 200");
+                let ack = tcp(C, V, ACK, 106, 913);
+                vec![
+                    In(syn.clone(), SteeredNew, Some(syn.to(A))),
+                    Out(answer.clone(), SteeredReply, Some(answer.from(V))),
+                    Out(early.clone(), SteeredReply, Some(early.from(V))),
+                    In(ack.clone(), SteeredFlow, Some(ack.to(A))),
+                ]
+            },
+            counters: &[
+                ("a.selected", 1),
+                ("a.established", 1),
+                ("a/10.0.0.20:8080.selected", 1),
+                ("a/10.0.0.20:8080.established", 1),
+                ("a/10.0.0.20:8080.packets_in", 2),
+                ("a/10.0.0.20:8080.packets_out", 2),
+            ],
+        },
+        Script {
+            name: "a forged reset does not end a handshake",
+            plan: plan(),
+            steps: {
+                let forged = tcp(C, V, RST, 7_000_000, 0);
+                [
+                    opened(),
+                    vec![
+                        In(forged.clone(), SteeredFlow, Some(forged.to(A))),
+                        In(ack(901), SteeredFlow, Some(ack(901).to(A))),
+                    ],
+                ]
+                .concat()
+            },
+            counters: &[
+                ("a.selected", 1),
+                ("a.established", 1),
+                ("a/10.0.0.20:8080.selected", 1),
+                ("a/10.0.0.20:8080.established", 1),
+                ("a/10.0.0.20:8080.packets_in", 3),
+                ("a/10.0.0.20:8080.packets_out", 1),
             ],
         },
     ]

@@ -3,6 +3,7 @@
 
 mod kernel;
 mod plans;
+mod publication;
 mod script;
 
 mod direct;

@@ -23,6 +23,8 @@ pub enum Step {
     Raw(Vec<u8>, Verdict),
     /// The daemon puts another plan in force.
     Publish(ServicePlan),
+    /// Nothing happens for so long that the kernel calls it silence.
+    Silence,
     /// An operator resets the live flows of a slot; this many.
     Reset(Slot, u64),
 }
@@ -44,13 +46,13 @@ impl Script {
             Step::In(_, verdict, _) | Step::Out(_, verdict, _) | Step::Raw(_, verdict) => {
                 *verdict == wanted
             }
-            Step::Publish(_) | Step::Reset(..) => false,
+            Step::Publish(_) | Step::Reset(..) | Step::Silence => false,
         })
     }
 
     /// What differs from the expectation; empty if nothing does.
-    fn run(&self, hook: Hook) -> Vec<String> {
-        let mut kernel = Kernel::new(hook);
+    fn run(&self, kernel: &mut Kernel, hook: Hook) -> Vec<String> {
+        kernel.wipe();
         kernel.publish(&self.plan);
         let mut faults = Vec::new();
         let mut verdicts: BTreeMap<Verdict, u64> = BTreeMap::new();
@@ -70,8 +72,16 @@ impl Script {
                     kernel.publish(plan);
                     continue;
                 }
+                Step::Silence => {
+                    // Three ticks of 2^30 ns.
+                    std::thread::sleep(std::time::Duration::from_millis(3_300));
+                    continue;
+                }
                 Step::Reset(slot, expected) => {
-                    let count = kernel.dataplane.flow_table().reset(&self.plan.name, *slot);
+                    let count = kernel
+                        .dataplane()
+                        .flow_table()
+                        .reset(&self.plan.name, *slot);
                     let count = count.expect("the kernel resets");
                     if count != *expected {
                         faults.push(format!(
@@ -98,7 +108,7 @@ impl Script {
                 faults.push(format!("{place}: {difference}"));
             }
         }
-        faults.extend(self.compare_counters(&kernel, &verdicts, hook));
+        faults.extend(self.compare_counters(kernel, &verdicts, hook));
         faults
     }
 
@@ -173,7 +183,11 @@ impl Script {
 
 /// Runs all scripts and reports every fault of every one of them.
 pub fn run_all(scripts: &[Script], hook: Hook) {
-    let faults: Vec<String> = scripts.iter().flat_map(|script| script.run(hook)).collect();
+    let mut kernel = Kernel::new(hook);
+    let faults: Vec<String> = scripts
+        .iter()
+        .flat_map(|script| script.run(&mut kernel, hook))
+        .collect();
     assert!(
         faults.is_empty(),
         "{} faults:\n{}",

@@ -81,7 +81,7 @@ pub fn scripts() -> Vec<Script> {
                 let other = tcp(C, V2, SYN, 5, 0);
                 vec![
                     In(syn(1), SteeredNew, Some(syn(1).to(A))),
-                    In(other.clone(), DropPortConflict, None),
+                    In(other, DropPortConflict, None),
                 ]
             },
             counters: &[

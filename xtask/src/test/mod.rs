@@ -7,7 +7,7 @@ mod report;
 mod stage;
 mod work;
 
-use std::{process::ExitCode, time::Instant};
+use std::{fs, process::ExitCode, time::Instant};
 
 use need::Provisions;
 use report::Report;
@@ -81,6 +81,9 @@ fn run_stage(
     allowed: &[String],
 ) -> anyhow::Result<Report> {
     let begun = Instant::now();
+    let log = workspace.log(stage.name);
+    // What an earlier run left must be neither counted nor read as this run's.
+    let _ = fs::remove_file(&log);
     let report = match provisions.obstacle(stage) {
         Some(reason) => Report::obstructed(stage.name, &reason, allowed),
         None => work::run(workspace, stage, provisions, allowed)?,
@@ -103,8 +106,7 @@ fn run_stage(
         );
         screen::excerpt(&failure.output, report::OUTPUT_LINES);
     }
-    if !report.failures.is_empty() {
-        let log = workspace.log(stage.name);
+    if !report.failures.is_empty() && log.exists() {
         screen::line(Mark::Bad, "  log", &workspace.relative(&log).to_string());
     }
     Ok(report)

@@ -60,9 +60,14 @@ impl<'a> Provisions<'a> {
         }
     }
 
-    /// The first reason why `stage` cannot run.
+    /// All reasons why `stage` cannot run.
     pub fn obstacle(&mut self, stage: &Stage) -> Option<String> {
-        stage.needs.iter().find_map(|need| self.check(*need).err())
+        let reasons: Vec<String> = stage
+            .needs
+            .iter()
+            .filter_map(|need| self.check(*need).err())
+            .collect();
+        (!reasons.is_empty()).then(|| reasons.join("; "))
     }
 
     fn check(&mut self, need: Need) -> Result<(), String> {

@@ -48,8 +48,6 @@ pub fn run(
     allowed: &[String],
 ) -> anyhow::Result<Report> {
     let log = workspace.log(stage.name);
-    // Numbers of an earlier run must not be counted again.
-    let _ = fs::remove_file(&log);
     let running = Running {
         workspace,
         stage,

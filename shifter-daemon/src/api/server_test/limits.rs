@@ -30,7 +30,11 @@ async fn the_limits_are_those_promised() {
 
 #[tokio::test]
 async fn who_never_finishes_sending_is_cut() {
-    let world = World::start(Right::Change, Some(TIGHT), Duration::ZERO);
+    let limits = Limits {
+        lifetime: Duration::from_secs(600),
+        ..TIGHT
+    };
+    let world = World::start(Right::Change, Some(limits), Duration::ZERO);
     let rows = [
         ("", 0, ""),
         ("GET /v1/status HTTP/1.1\r\nhost:", 0, ""),

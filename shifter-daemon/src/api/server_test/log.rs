@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use shifter_common::wire::{Changed, Refusal};
+use shifter_common::wire::{ApplyReport, Changed, Refusal};
 
 use super::world::World;
 use crate::api::Right;
@@ -88,6 +88,12 @@ async fn each_change_is_one_line_with_its_actor() {
         logged(),
         " WARN shifter_daemon::api::server: request verb=\"detach\" actor=ada (uid 1000) \
          asked=force=false took_us=N refusal=flows_open reason=\"3 flows are open\"\n"
+    );
+    let _: ApplyReport = world.post("/v1/apply", "").await.json(200);
+    assert_eq!(
+        logged(),
+        " INFO shifter_daemon::api::server: request verb=\"apply\" actor=ada (uid 1000) \
+         asked=files took_us=N\n"
     );
     // A name cannot add a line of its own.
     let _: Refusal = world

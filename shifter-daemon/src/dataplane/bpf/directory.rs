@@ -13,7 +13,7 @@ use nix::{
     fcntl::{Flock, FlockArg},
     sys::statfs::{self, BPF_FS_MAGIC},
 };
-use shifter_common::abi::ABI_VERSION;
+use shifter_common::abi::{ABI_VERSION, map};
 
 use super::super::DataplaneError;
 
@@ -21,6 +21,7 @@ use super::super::DataplaneError;
 pub struct PinDirectory {
     path: PathBuf,
     aside: PathBuf,
+    gone: PathBuf,
     is_aside: bool,
     /// Held until the daemon ends; the kernel frees it even after SIGKILL.
     _lock: Flock<File>,
@@ -57,17 +58,34 @@ impl PinDirectory {
         // bpffs allows no dots in names.
         let path = root.join(format!("v{ABI_VERSION}"));
         let aside = root.join(format!("new-v{ABI_VERSION}"));
+        let gone = root.join(format!("gone-v{ABI_VERSION}"));
         Ok(Self {
             path,
             aside,
+            gone,
             is_aside: false,
             _lock: lock,
         })
     }
 
-    /// Whether a whole dataplane is pinned.
-    pub fn exists(&self) -> bool {
-        self.path.is_dir()
+    /// Whether a whole dataplane is pinned. Of one that is not whole the remains are removed: its
+    /// programs would steer by maps that nobody can reach any more.
+    ///
+    /// # Errors
+    /// If the remains cannot be removed.
+    pub fn find(&mut self) -> Result<bool, DataplaneError> {
+        if !self.path.is_dir() {
+            return Ok(false);
+        }
+        if map::ALL.iter().all(|name| self.map(name).exists()) && self.links().is_dir() {
+            return Ok(true);
+        }
+        tracing::warn!(
+            "{} is not whole: it is removed and built anew",
+            self.path.display()
+        );
+        self.remove()?;
+        Ok(false)
     }
 
     /// Starts a new dataplane aside, over the remains of an attempt that was not finished.
@@ -76,6 +94,7 @@ impl PinDirectory {
     /// If the kernel refuses.
     pub fn begin(&mut self) -> Result<(), DataplaneError> {
         remove_tree(&self.aside)?;
+        remove_tree(&self.gone)?;
         self.is_aside = true;
         create(&self.aside.join("maps"))?;
         create(&self.aside.join("links"))
@@ -114,7 +133,17 @@ impl PinDirectory {
     /// # Errors
     /// If the kernel refuses.
     pub fn remove(&mut self) -> Result<(), DataplaneError> {
-        remove_tree(&self.path)
+        // A tree is not removed in one step, but it is renamed in one: what is half removed is not
+        // mistaken for a dataplane.
+        remove_tree(&self.gone)?;
+        match fs::rename(&self.path, &self.gone) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                let path = self.path.display();
+                return Err(DataplaneError::kernel(format!("renaming {path}"), error));
+            }
+            _ => {}
+        }
+        remove_tree(&self.gone)
     }
 
     fn current(&self) -> &Path {

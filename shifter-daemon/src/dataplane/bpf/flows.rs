@@ -94,7 +94,8 @@ impl BpfFlowTable {
     }
 
     fn for_each(&self, mut visit: impl FnMut(&FlowKey, &FlowEntry)) -> Result<(), DataplaneError> {
-        for (name, data) in [(map::FLOWS, &self.flows), (map::PENDING, &self.pending)] {
+        // Handshakes first: a flow that is established meanwhile is then seen twice, never not at all.
+        for (name, data) in [(map::PENDING, &self.pending), (map::FLOWS, &self.flows)] {
             let fd: BorrowedFd<'_> = data.fd().as_fd();
             sys::for_each_batch(fd, |keys: &[FlowKey], entries: &[FlowEntry]| {
                 keys.iter()
@@ -211,20 +212,36 @@ impl FlowTable for BpfFlowTable {
                 continue;
             }
             // From here on every packet of the flow becomes a RST; an idle flow has none, so both
-            // ends are told.
+            // ends are told. The entry is read once more, because the packets that came since the
+            // table was read have moved its numbers.
+            const BPF_EXIST: u64 = 2;
+            let mut writer = self.writer();
+            let Ok(entry) = writer.flows.get(&flow.key, 0) else {
+                continue;
+            };
             let aborted = FlowEntry {
                 phase: Phase::Aborted as u32,
-                ..flow.entry
+                ..entry
             };
-            const BPF_EXIST: u64 = 2;
-            match self.writer().flows.insert(flow.key, aborted, BPF_EXIST) {
-                Ok(()) => reset_count += 1,
+            if writer.flows.insert(flow.key, aborted, BPF_EXIST).is_err() {
                 // It ended meanwhile.
-                Err(_) => continue,
+                continue;
             }
-            resetter.reset(&flow);
+            drop(writer);
+            reset_count += 1;
+            resetter.reset(&ListedFlow { entry, ..flow });
         }
         Ok(reset_count)
+    }
+
+    fn reset_again(&self, service: &str, slot: Slot) -> Result<(), DataplaneError> {
+        let mut resetter = Resetter::open()?;
+        for flow in self.flows(service)? {
+            if flow.entry.phase == Phase::Aborted as u32 && flow.entry.slot() == slot {
+                resetter.reset(&flow);
+            }
+        }
+        Ok(())
     }
 
     fn capacity_count(&self) -> u64 {

@@ -14,10 +14,13 @@ use aya::{
 };
 use shifter_common::{abi::program, wire::InterfaceStatus};
 
-use super::{super::DataplaneError, chain, directory::PinDirectory};
+use super::{super::DataplaneError, chain, directory::PinDirectory, sys};
 use crate::{
-    doctor::interface::{self, Interface},
-    hook::{Hook, choose_hook},
+    doctor::{
+        self,
+        interface::{self, Interface},
+    },
+    hook::{Hook, choose_hook, first_forwarded},
     model::{HookSpec, InterfaceSpec},
 };
 
@@ -26,6 +29,7 @@ pub struct Hooks {
     hooked: Vec<Hooked>,
     /// Links of this process; the pins keep the programs attached when they are dropped.
     links: Vec<PinnedLink>,
+    program_id: Option<u32>,
 }
 
 struct Hooked {
@@ -123,7 +127,16 @@ impl Hooks {
                 })?;
             }
         }
-        Ok(Self { hooked, links })
+        let program_id = wanted
+            .first()
+            .and_then(|point| PinnedLink::from_pin(directory.links().join(point.name())).ok())
+            .and_then(|link| FdLink::from(link).info().ok())
+            .map(|info| info.program_id());
+        Ok(Self {
+            hooked,
+            links,
+            program_id,
+        })
     }
 
     /// How each interface is hooked, and why.
@@ -150,7 +163,8 @@ impl Hooks {
     pub fn check_backend(&self, backend: SocketAddr) -> Result<(), DataplaneError> {
         let asked = self.hooked.iter().filter(|hooked| hooked.hook == Hook::Xdp);
         for hooked in asked {
-            if is_local(backend) {
+            let local = doctor::local_addresses();
+            if first_forwarded([backend], &local).is_none() {
                 continue;
             }
             choose_hook(
@@ -164,16 +178,25 @@ impl Hooks {
         Ok(())
     }
 
-    /// Lets go of the links; without their pins the programs leave the interfaces.
-    pub fn detach(&mut self) {
+    /// The id of an attached program.
+    pub fn program_id(&self) -> Option<u32> {
+        self.program_id
+    }
+
+    /// Takes the programs off the interfaces; when it returns none of them sees another packet.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn detach(&mut self, directory: &PinDirectory) -> Result<(), DataplaneError> {
+        for (name, path) in pins(directory)? {
+            sys::detach_link(&path).map_err(|error| {
+                DataplaneError::kernel(format!("detaching the link {name}"), error)
+            })?;
+        }
         self.links.clear();
         self.hooked.clear();
+        Ok(())
     }
-}
-
-/// Whether packets to this address are delivered on this host: a socket can be bound to it.
-fn is_local(addr: SocketAddr) -> bool {
-    std::net::UdpSocket::bind((addr.ip(), 0)).is_ok()
 }
 
 fn pins(directory: &PinDirectory) -> Result<BTreeMap<String, PathBuf>, DataplaneError> {

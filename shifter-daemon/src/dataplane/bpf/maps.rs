@@ -35,6 +35,8 @@ pub struct Maps {
     pub slot_counters: PerCpuArray<MapData, SlotCounters>,
     /// Counters by backend.
     pub backend_counters: PerCpuArray<MapData, BackendCounters>,
+    /// Settings by number.
+    pub settings: Array<MapData, u32>,
 }
 
 impl Maps {
@@ -55,6 +57,7 @@ impl Maps {
             verdicts: typed(object, map::VERDICTS)?,
             slot_counters: typed(object, map::SLOT_COUNTERS)?,
             backend_counters: typed(object, map::BACKEND_COUNTERS)?,
+            settings: typed(object, map::SETTINGS)?,
         })
     }
 }

@@ -6,6 +6,7 @@
 mod directory;
 mod flows;
 mod hooks;
+mod log;
 mod mapped;
 mod maps;
 mod publish;
@@ -14,9 +15,9 @@ mod regions;
 mod reset;
 mod sys;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
-use aya::{Ebpf, EbpfLoader};
+use aya::{Ebpf, EbpfLoader, maps::MapData};
 use shifter_common::{
     abi::{self, BackendCounters, BackendEntry, SlotCounters, VipEntry, VipKey},
     addr::Be16,
@@ -24,6 +25,7 @@ use shifter_common::{
 };
 use std::net::SocketAddr;
 
+pub use self::log::KernelLog;
 use self::{directory::PinDirectory, flows::BpfFlowTable, hooks::Hooks, maps::Maps};
 use super::{
     Census, Dataplane, DataplaneError, FlowTable, Publication, PublishedService, ServicePlan,
@@ -68,7 +70,7 @@ impl BpfDataplane {
     /// interface cannot be hooked as asked; each says what to do.
     pub fn open(node: &NodeSpec) -> Result<Self, DataplaneError> {
         let mut directory = PinDirectory::lock(&node.bpffs)?;
-        let was_adopted = directory.exists();
+        let was_adopted = directory.find()?;
         if !was_adopted {
             directory.begin()?;
         }
@@ -188,7 +190,7 @@ impl Dataplane for BpfDataplane {
             .into_iter()
             .map(|interface| interface.name)
             .collect();
-        self.hooks.detach();
+        self.hooks.detach(&self.directory)?;
         self.directory.remove()?;
         Ok(names)
     }
@@ -219,9 +221,26 @@ fn load(directory: &PinDirectory, node: &NodeSpec) -> Result<Ebpf, DataplaneErro
         (map::SLOT_COUNTERS, sizes.services_count * 2),
         (map::BACKEND_COUNTERS, sizes.backends_count),
     ] {
-        loader.map_max_entries(name, count);
+        loader.map_max_entries(name, pinned_count(&directory.map(name), name, count)?);
     }
     loader.load(OBJECT).map_err(|error| load_error(&error))
+}
+
+/// Entries of a map: those it was built with if it is pinned, else those the node file asks for.
+fn pinned_count(pin: &Path, name: &str, asked_count: u32) -> Result<u32, DataplaneError> {
+    if !pin.exists() {
+        return Ok(asked_count);
+    }
+    let built_count = MapData::from_pin(pin)
+        .and_then(|map| map.info().map(|info| info.max_entries()))
+        .map_err(|error| maps::map_error(format!("opening the pin of {name}"), error))?;
+    if built_count != asked_count {
+        tracing::warn!(
+            "{name} has {built_count} entries, the node file asks for {asked_count}: that takes \
+             effect after: shifterctl detach && systemctl restart shifterd"
+        );
+    }
+    Ok(built_count)
 }
 
 fn load_error(error: &aya::EbpfError) -> DataplaneError {

@@ -39,14 +39,83 @@ impl BpfDataplane {
         plan: &ServicePlan,
     ) -> Result<Publication, DataplaneError> {
         self.check(plan)?;
+        let is_new = !self.services.contains_key(&plan.name);
         let service = self.claim_service(plan)?;
+        let outcome = self.carry_out(service, plan);
+        if outcome.is_err() && is_new {
+            self.give_up(service, plan);
+        }
+        outcome
+    }
+
+    fn carry_out(
+        &mut self,
+        service: u32,
+        plan: &ServicePlan,
+    ) -> Result<Publication, DataplaneError> {
         let mut stored_at = self.take_out(service, plan);
         let indexes = self.claim_backends(service, plan)?;
-        let flips = self.deal(service, plan, &indexes)?;
-        let word = self.turn(service, plan, flips, &mut stored_at);
-        self.claim_vips(service, plan)?;
+        // Slot by slot: a table that does not fit must not keep the other slot's failed backend in.
+        let dealt = Slot::ALL.map(|slot| {
+            self.deal(service, plan, slot, &indexes).map(|has_flipped| {
+                self.turn(service, plan, slot, has_flipped, &mut stored_at);
+            })
+        });
         self.leave(service, plan);
-        Ok(Publication { word, stored_at })
+        for outcome in dealt {
+            outcome?;
+        }
+        self.claim_vips(service, plan)?;
+        Ok(Publication {
+            word: self.word(service),
+            stored_at,
+        })
+    }
+
+    /// Takes a new service back that could not be put in force. No packet has found it: its VIPs
+    /// are claimed last. What cannot be removed is told by the next publication that meets it.
+    fn give_up(&mut self, service: u32, plan: &ServicePlan) {
+        self.maps
+            .steering
+            .atomic(service as usize)
+            .store(0, Ordering::Release);
+        let vips: Vec<SocketAddr> = self
+            .vips
+            .iter()
+            .filter(|(_, e)| e.service == service)
+            .map(|(vip, _)| *vip)
+            .collect();
+        for vip in vips {
+            let _ = self.maps.vips.remove(&vip_key(vip, plan.protocol.number()));
+            self.vips.remove(&vip);
+        }
+        for backend in plan.slots.iter().flat_map(|slot| &slot.backends) {
+            let key = vip_key(backend.addr, plan.protocol.number());
+            let _ = self.maps.backend_services.remove(&key);
+        }
+        let backends: Vec<u32> = self.backends_of(service).map(|(index, _)| index).collect();
+        for index in backends {
+            self.planned_backends.remove(&index);
+            self.set_state(index, backend_state::FREE);
+        }
+        for slot in Slot::ALL {
+            for is_v6 in [false, true] {
+                self.dealt.remove(&(service, slot, is_v6));
+                for bank in [0, 1] {
+                    let index = Region::index(service, slot, is_v6, bank) as usize;
+                    self.maps.regions.atomic(index).store(0, Ordering::Release);
+                }
+            }
+        }
+        let free = ServiceEntry {
+            seed: 0,
+            policy: 0,
+            name_len_bytes: 0,
+            name: [0; NAME_LEN_BYTES],
+        };
+        let _ = self.set_service(service, &free);
+        self.services.remove(&plan.name);
+        self.flow_table.set_names(&self.services);
     }
 
     /// Everything that can be refused without having changed anything.
@@ -62,6 +131,15 @@ impl BpfDataplane {
                     self.name_of(entry.service)
                 )));
             }
+        }
+        if let Some(&service) = service
+            && self.ordinals(service, plan).len() < plan.vips.len()
+        {
+            return Err(DataplaneError::Refused(format!(
+                "{} would have more than {VIPS_PER_SERVICE} VIPs, those that still carry flows \
+                 included; wait until these end, or name fewer",
+                plan.name
+            )));
         }
         for backend in plan.slots.iter().flat_map(|slot| &slot.backends) {
             self.hooks.check_backend(backend.addr)?;
@@ -258,53 +336,47 @@ impl BpfDataplane {
         }
     }
 
-    /// Writes the tables that have changed into the bank that is not in use. Gives for each slot
-    /// whether its bank must be flipped.
+    /// Writes a slot's tables, if they have changed, into the bank that is not in use. Says whether
+    /// the bank must be flipped.
     fn deal(
         &mut self,
         service: u32,
         plan: &ServicePlan,
+        slot: Slot,
         indexes: &BTreeMap<(Slot, SocketAddr), u32>,
-    ) -> Result<[bool; 2], DataplaneError> {
-        let mut flips = [false; 2];
-        let word = self.word(service);
-        for slot in Slot::ALL {
-            if !plan.slot(slot).eligible {
-                continue;
-            }
-            let mut tables = Vec::new();
-            let mut has_changed = false;
-            for is_v6 in [false, true] {
-                let candidates = candidates(plan, slot, is_v6, indexes);
-                let key = (service, slot, is_v6);
-                if self.dealt.get(&key) != Some(&candidates) {
-                    let size = maglev::table_size(candidates.len());
-                    let table = maglev::build(&candidates, size);
-                    let active = self.region(service, slot, is_v6, word.bank(slot));
-                    has_changed |= active.size as usize != table.len()
-                        || !self.maps.tables.holds(active.base, &table);
-                    tables.push((is_v6, candidates, Some(table)));
-                } else {
-                    tables.push((is_v6, candidates, None));
-                }
-            }
-            if !has_changed {
-                for (is_v6, candidates, _) in tables {
-                    self.dealt.insert((service, slot, is_v6), candidates);
-                }
-                continue;
-            }
-            self.wait_for_readers(service)?;
-            for (is_v6, candidates, table) in tables {
-                let table = table.unwrap_or_else(|| {
-                    maglev::build(&candidates, maglev::table_size(candidates.len()))
-                });
-                self.write_table(service, slot, is_v6, word.bank(slot) ^ 1, &table)?;
-                self.dealt.insert((service, slot, is_v6), candidates);
-            }
-            flips[slot.index() as usize] = true;
+    ) -> Result<bool, DataplaneError> {
+        if !plan.slot(slot).eligible {
+            return Ok(false);
         }
-        Ok(flips)
+        let bank = self.word(service).bank(slot);
+        let wanted = [false, true].map(|is_v6| candidates(plan, slot, is_v6, indexes));
+        let is_dealt = [false, true]
+            .into_iter()
+            .zip(&wanted)
+            .all(|(is_v6, candidates)| self.dealt.get(&(service, slot, is_v6)) == Some(candidates));
+        if is_dealt {
+            return Ok(false);
+        }
+        let tables = wanted
+            .each_ref()
+            .map(|candidates| maglev::build(candidates, maglev::table_size(candidates.len())));
+        let is_in_force = [false, true]
+            .into_iter()
+            .zip(&tables)
+            .all(|(is_v6, table)| {
+                let active = self.region(service, slot, is_v6, bank);
+                active.size as usize == table.len() && self.maps.tables.holds(active.base, table)
+            });
+        if !is_in_force {
+            self.wait_for_readers(service)?;
+            for (is_v6, table) in [false, true].into_iter().zip(&tables) {
+                self.write_table(service, slot, is_v6, bank ^ 1, table)?;
+            }
+        }
+        for (is_v6, candidates) in [false, true].into_iter().zip(wanted) {
+            self.dealt.insert((service, slot, is_v6), candidates);
+        }
+        Ok(!is_in_force)
     }
 
     /// A packet may still be read through the bank that was retired last.
@@ -355,29 +427,27 @@ impl BpfDataplane {
         Ok(())
     }
 
-    /// Turns new flows to what was prepared.
+    /// Turns a slot's new flows to what was prepared.
     fn turn(
         &mut self,
         service: u32,
         plan: &ServicePlan,
-        flips: [bool; 2],
+        slot: Slot,
+        has_flipped: bool,
         stored_at: &mut Option<Instant>,
-    ) -> SteeringWord {
-        let (word, at) = self.change_word(service, |word| {
-            let mut word = with_choice(word, plan);
-            for slot in Slot::ALL {
-                word = word.with_eligible(slot, plan.slot(slot).eligible);
-                if flips[slot.index() as usize] {
-                    word = word.with_bank(slot, word.bank(slot) ^ 1);
-                }
+    ) {
+        let (_, at) = self.change_word(service, |word| {
+            let word = word.with_eligible(slot, plan.slot(slot).eligible);
+            if has_flipped {
+                word.with_bank(slot, word.bank(slot) ^ 1)
+            } else {
+                word
             }
-            word
         });
-        if flips.contains(&true) {
+        if has_flipped {
             self.flipped.insert(service);
         }
         *stored_at = stored_at.or(at);
-        word
     }
 
     fn word(&self, service: u32) -> SteeringWord {
@@ -457,13 +527,6 @@ impl BpfDataplane {
     fn claim_vips(&mut self, service: u32, plan: &ServicePlan) -> Result<(), DataplaneError> {
         let protocol = plan.protocol.number();
         let ordinals = self.ordinals(service, plan);
-        if ordinals.len() < plan.vips.len() {
-            return Err(DataplaneError::Refused(format!(
-                "{} has more than {VIPS_PER_SERVICE} VIPs, those that still carry flows included; \
-                 wait until these end, or name fewer",
-                plan.name
-            )));
-        }
         let vip_count = self.planned_vip_count(service, plan);
         for (vip, ordinal) in ordinals {
             let key = vip_key(vip, protocol);

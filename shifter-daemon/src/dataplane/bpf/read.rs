@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use shifter_common::{
-    abi::{SlotCounters, backend_state},
+    abi::{SlotCounters, backend_state, policy},
     steering::{Slot, SteeringWord},
     verdict::Verdict,
 };
@@ -12,6 +12,7 @@ use super::{
     super::{BackendReading, DataplaneError, PublishedService, ServiceReading},
     BpfDataplane, maps, sum_backend, sum_slot,
 };
+use crate::model::OnEmpty;
 
 impl BpfDataplane {
     pub(super) fn published_service(&self, name: &str, index: u32) -> PublishedService {
@@ -27,6 +28,7 @@ impl BpfDataplane {
             name: name.to_owned(),
             word: SteeringWord(word.load(std::sync::atomic::Ordering::Acquire)),
             vips: vips.into_iter().map(|(_, addr)| addr).collect(),
+            on_empty: self.on_empty(index),
             ready: self
                 .backends_of(index)
                 .filter(|(_, entry)| entry.state == backend_state::READY)
@@ -37,6 +39,13 @@ impl BpfDataplane {
                     )
                 })
                 .collect(),
+        }
+    }
+
+    fn on_empty(&self, index: u32) -> OnEmpty {
+        match self.maps.services.get(&index, 0) {
+            Ok(entry) if entry.policy & policy::ON_EMPTY_PASS != 0 => OnEmpty::Pass,
+            _ => OnEmpty::Drop,
         }
     }
 

@@ -13,7 +13,11 @@ pub fn find_gap(in_use: impl Iterator<Item = Region>, size: u32, capacity: u32) 
         if region.base.saturating_sub(base) >= size {
             break;
         }
-        base = base.max(region.base.saturating_add(region.size).next_multiple_of(2));
+        let end = region
+            .base
+            .saturating_add(region.size)
+            .checked_next_multiple_of(2)?;
+        base = base.max(end);
     }
     let end = base.checked_add(size)?;
     (end <= capacity).then_some(Region { base, size })

@@ -1,8 +1,13 @@
 //! The few calls of bpf(2) and membarrier(2) that aya does not offer.
 
 use std::{
+    ffi::CString,
     io,
-    os::fd::{AsRawFd, BorrowedFd},
+    os::{
+        fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::Path,
 };
 
 use nix::libc;
@@ -82,6 +87,58 @@ pub fn for_each_batch<K: Copy + Default, V: Copy + Default>(
     }
 }
 
+/// Takes a pinned link's program off its interface before this returns. Removing the pin alone does
+/// it too, but some time after the last descriptor was closed.
+///
+/// # Errors
+/// The kernel's error.
+pub fn detach_link(pin: &Path) -> io::Result<()> {
+    const BPF_OBJ_GET: libc::c_long = 7;
+    const BPF_LINK_DETACH: libc::c_long = 34;
+    /// The part of `union bpf_attr` that both commands use.
+    #[repr(C)]
+    struct Attr {
+        pathname: u64,
+        bpf_fd: u32,
+        file_flags: u32,
+    }
+    let path = CString::new(pin.as_os_str().as_bytes())?;
+    let attr = Attr {
+        pathname: path.as_ptr() as u64,
+        bpf_fd: 0,
+        file_flags: 0,
+    };
+    // SAFETY: the attribute and the path it points to live during the call.
+    let fd = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_OBJ_GET,
+            &raw const attr,
+            size_of::<Attr>(),
+        )
+    };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just given us this descriptor, nobody else has it.
+    let link = unsafe { OwnedFd::from_raw_fd(fd as RawFd) };
+    let link_fd = link.as_raw_fd() as u32;
+    // SAFETY: the attribute is one live 32-bit number.
+    let code = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_LINK_DETACH,
+            &raw const link_fd,
+            size_of::<u32>(),
+        )
+    };
+    if code < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
 /// Waits until every program run that was under way has ended: programs run inside RCU read-side
 /// sections, and this command waits for a grace period (membarrier(2)).
 ///
@@ -92,9 +149,16 @@ pub fn wait_for_running_programs() -> io::Result<()> {
     // SAFETY: the call takes plain integers.
     let code = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
     if code == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
+        return Ok(());
+    }
+    match io::Error::last_os_error() {
+        // Kernels with nohz_full CPUs refuse the command. A program runs for microseconds with
+        // bottom halves off, so a pause of this length outlives it.
+        error if error.raw_os_error() == Some(libc::EINVAL) => {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            Ok(())
+        }
+        error => Err(error),
     }
 }
 

@@ -1,0 +1,103 @@
+//! `rollback`.
+
+use std::time::{Duration, Instant};
+
+use shifter_common::{
+    steering::Slot,
+    wire::{Changed, EstablishedPolicy, Refusal, Rollback},
+};
+
+use super::{
+    Answer, Driver, Reply,
+    commands::{Change, Order},
+    send, weight,
+};
+use crate::{control::ServiceControl, dataplane::FlowTable};
+
+impl Driver {
+    pub(super) fn rollback(
+        &mut self,
+        name: &str,
+        body: &Rollback,
+        by: &str,
+        arrived: Instant,
+        reply: Answer,
+    ) {
+        match self.take_weight_back(name, body, by, arrived) {
+            Err(refused) => send(reply, Err(refused)),
+            Ok((_, EstablishedPolicy::Drain, changed)) => send(reply, Ok(Reply::Changed(changed))),
+            Ok((canary, EstablishedPolicy::Reset, changed)) => {
+                self.reset_flows(canary, changed, reply);
+            }
+        }
+    }
+
+    /// Weight to 0. Gives the slot that lost its share, and what becomes of its flows.
+    fn take_weight_back(
+        &mut self,
+        name: &str,
+        body: &Rollback,
+        by: &str,
+        arrived: Instant,
+    ) -> Result<(Slot, EstablishedPolicy, Changed), Refusal> {
+        let control = self.known(name)?;
+        let canary = control.canary();
+        let policy = body
+            .established
+            .unwrap_or(control.spec().rollback_established);
+        let change = Change {
+            service: name,
+            what: "rollback",
+            slot: Some(canary),
+            by,
+            arrived,
+            order: Order::KernelFirst,
+        };
+        let decide = |control: &mut ServiceControl, unix_ms| control.set_weight(0, by, unix_ms);
+        let changed = self.change(&change, decide, weight::describe)?;
+        Ok((canary, policy, changed))
+    }
+
+    /// New flows go elsewhere already; the old ones are reset beside the loop.
+    fn reset_flows(&self, canary: Slot, mut changed: Changed, reply: Answer) {
+        if self.in_force_bp(&changed.service) > 0 {
+            // Its clients would come back to where they are.
+            changed.notes.push(format!(
+                "slot {canary} takes the new flows all the same, so its open connections were not \
+                 reset"
+            ));
+            return send(reply, Ok(Reply::Changed(changed)));
+        }
+        let table = self.flow_table();
+        tokio::task::spawn_blocking(move || {
+            let service = changed.service.as_str();
+            match table.reset(service, canary) {
+                Ok(count) => {
+                    tracing::info!(service, slot = %canary, count, "live flows were reset");
+                    changed.flows_reset_count = count;
+                }
+                Err(error) => {
+                    tracing::error!(service, slot = %canary, "flows were not reset: {error}");
+                    changed.notes.push(format!(
+                        "the weight is 0, but its flows could not be reset: {error}"
+                    ));
+                }
+            }
+            let service = changed.service.clone();
+            send(reply, Ok(Reply::Changed(changed)));
+            reset_again(&*table, &service, canary);
+        });
+    }
+}
+
+/// Repeats resets after the ends have had time to retransmit: what they then acknowledge is exactly
+/// what they will believe. Linux retransmits after 200 ms at the earliest (TCP_RTO_MIN).
+fn reset_again(table: &dyn FlowTable, service: &str, slot: Slot) {
+    for pause_ms in [300, 400, 800, 1_600] {
+        std::thread::sleep(Duration::from_millis(pause_ms));
+        if let Err(error) = table.reset_again(service, slot) {
+            tracing::warn!(service, "repeating resets: {error}");
+            return;
+        }
+    }
+}

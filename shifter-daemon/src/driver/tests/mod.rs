@@ -1,0 +1,15 @@
+//! The driver with everything around it but a kernel: real files, a real state file, a real prober,
+//! a dataplane in memory.
+
+mod applying;
+mod detaching;
+mod drains;
+mod failures;
+mod flood;
+mod probing;
+mod rollbacks;
+mod session;
+mod showing;
+mod starting;
+mod sweeping;
+mod weights;

@@ -1,0 +1,447 @@
+//! Scripts of commands, each with what must come of it.
+
+use std::{collections::BTreeMap, fs, path::PathBuf, time::Instant};
+
+use shifter_common::{
+    steering::Slot,
+    wire::{
+        ApplyReport, Changed, Detach, Drain, Effect, EstablishedPolicy, Event, Refusal, Rollback,
+        ServiceStatus, SetWeight, Status,
+    },
+};
+use tempfile::TempDir;
+use tokio::{sync::mpsc, task::JoinHandle};
+
+use crate::{
+    config_files,
+    dataplane::memory::MemoryDataplane,
+    driver::{Actor, Driver, DriverHandle, Ended, Reply, Request},
+    probe::{ProbeEvent, Prober, TargetKey},
+    state::StateFile,
+};
+
+/// A service with a backend in each slot.
+pub const ORDERS: &str = "[service]\nname = \"orders\"\nvip = \"10.0.0.10:80\"\n\
+     [slot.a]\nbackends = [\"10.1.0.1:80\"]\n[slot.b]\nbackends = [\"10.2.0.1:80\"]\n";
+
+/// A service without a second version.
+pub const SEARCH: &str = "[service]\nname = \"search\"\nvip = \"10.0.0.20:80\"\n\
+     [slot.a]\nbackends = [\"10.1.0.9:80\"]\n";
+
+/// A driver at work, and the world around it.
+pub struct Session {
+    pub dir: TempDir,
+    pub dataplane: MemoryDataplane,
+    pub handle: DriverHandle,
+    /// What the driver hears from probes.
+    pub probes: mpsc::Sender<ProbeEvent>,
+    /// What the prober says of the targets it was given. The driver does not hear it: every
+    /// backend is ready without being probed, and what changes later comes from the script.
+    pub probed: mpsc::Receiver<ProbeEvent>,
+    pub driver: JoinHandle<Ended>,
+}
+
+impl Session {
+    /// Starts a driver with these service files, by name.
+    pub fn start(files: &[(&str, &str)]) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        fs::create_dir(dir.path().join("services.d")).expect("a writable directory");
+        let node = format!(
+            "[[interface]]\nname = \"eth0\"\n[state]\ndir = \"{}\"\n",
+            dir.path().join("state").display()
+        );
+        fs::write(dir.path().join("shifter.toml"), node).expect("a writable directory");
+        for (name, text) in files {
+            write(&dir, name, text);
+        }
+        Self::start_in(dir, MemoryDataplane::default())
+    }
+
+    /// Starts a driver where there may have been one before.
+    pub fn start_in(dir: TempDir, dataplane: MemoryDataplane) -> Self {
+        let (handle, calls) = DriverHandle::channel(16);
+        let (probes, events) = mpsc::channel(16_384);
+        let (prober, probed) = mpsc::channel(1_024);
+        let driver = driver(&dir, &dataplane, prober);
+        let driver = tokio::spawn(driver.run(calls, events));
+        Self {
+            dir,
+            dataplane,
+            handle,
+            probes,
+            probed,
+            driver,
+        }
+    }
+
+    /// Kills the driver, between two inputs, and starts another one.
+    pub async fn restart(self) -> Self {
+        let (dir, dataplane) = self.kill().await;
+        Self::start_in(dir, dataplane)
+    }
+
+    /// Kills the driver and leaves what outlives it.
+    pub async fn kill(self) -> (TempDir, MemoryDataplane) {
+        self.driver.abort();
+        let ended = self.driver.await;
+        assert!(
+            ended.is_err_and(|error| error.is_cancelled()),
+            "the driver was at work"
+        );
+        (self.dir, self.dataplane)
+    }
+
+    /// Carries out a script: a command, and what comes of it; see [`Self::act`].
+    pub async fn run(&mut self, script: &[(&str, &str)]) {
+        for (line, (command, expected)) in (1..).zip(script) {
+            let found = self.act(command).await;
+            assert_eq!(found, *expected, "line {line}: {command}");
+        }
+    }
+
+    /// Carries out one command and puts what came of it into words.
+    ///
+    /// Requests: `weight SERVICE BP`, `rollback SERVICE [drain|reset]`, `drain SERVICE SLOT`,
+    /// `undrain SERVICE SLOT`, `apply`, `hangup`, `detach [force]`, `show SERVICE`, `flows SERVICE`.
+    /// The world: `ready SERVICE SLOT ADDR`, `fails SERVICE SLOT ADDR WHY`, `write NAME TEXT`,
+    /// `remove NAME`, `live SERVICE SLOT ADDR COUNT`, `refuse [WHY]`, `lock`, `unlock`.
+    /// Looking: `plan SERVICE`, `record SERVICE`, `event`.
+    pub async fn act(&mut self, command: &str) -> String {
+        let (verb, rest) = command.split_once(' ').unwrap_or((command, ""));
+        let (service, argument) = rest.split_once(' ').unwrap_or((rest, ""));
+        let name = service.to_owned();
+        match verb {
+            "weight" => {
+                let weight_bp = argument.parse().expect("basis points");
+                self.ask(Request::SetWeight(name, SetWeight { weight_bp }))
+                    .await
+            }
+            "rollback" => {
+                let established = match argument {
+                    "drain" => Some(EstablishedPolicy::Drain),
+                    "reset" => Some(EstablishedPolicy::Reset),
+                    _ => None,
+                };
+                self.ask(Request::Rollback(name, Rollback { established }))
+                    .await
+            }
+            "drain" | "undrain" => {
+                let drain = Drain {
+                    slot: slot(argument),
+                    undo: verb == "undrain",
+                };
+                self.ask(Request::Drain(name, drain)).await
+            }
+            "apply" => self.ask(Request::Apply).await,
+            "hangup" => words(self.handle.call(Request::Apply, None, Instant::now()).await),
+            "detach" => {
+                self.ask(Request::Detach(Detach {
+                    force: rest == "force",
+                }))
+                .await
+            }
+            "show" => self.ask(Request::Service(name)).await,
+            "flows" => self.ask(Request::Flows(name, 2)).await,
+            "ready" | "fails" => self.probe(verb == "ready", service, argument).await,
+            "write" => done(write(&self.dir, service, argument)),
+            "remove" => done(fs::remove_file(self.file(service)).expect("a file that is there")),
+            "live" => {
+                let (backend, count) = argument.rsplit_once(' ').expect("a count");
+                let (slot, addr) = place(backend);
+                let count = count.parse().expect("a count");
+                done(
+                    self.dataplane
+                        .with(|state| state.live.insert((name, slot, addr), count)),
+                )
+            }
+            "refuse" => {
+                let why = rest.to_owned();
+                done(self.dataplane.with(|state| {
+                    state.on_publish = match why.is_empty() {
+                        true => None,
+                        false => Some(Box::new(move |_| Err(why.clone()))),
+                    }
+                }))
+            }
+            // A directory in the place of the file makes every write fail, for root too.
+            "lock" => done(fs::create_dir(self.obstacle()).expect("a writable directory")),
+            "unlock" => done(fs::remove_dir(self.obstacle()).expect("a lock")),
+            "plan" => self.plan(service),
+            "record" => self.record(service),
+            "event" => self
+                .status()
+                .await
+                .events
+                .last()
+                .map_or("none".into(), event),
+            _ => panic!("no such command: {command}"),
+        }
+    }
+
+    async fn ask(&self, request: Request) -> String {
+        let root = Actor {
+            uid: 0,
+            name: "root".into(),
+        };
+        words(self.handle.call(request, Some(root), Instant::now()).await)
+    }
+
+    /// Sends what a probe found, and waits until the driver has dealt with it.
+    async fn probe(&self, ready: bool, service: &str, argument: &str) -> String {
+        let (backend, reason) = match ready {
+            true => (argument, "answered"),
+            false => {
+                let (slot, rest) = argument.split_once(' ').expect("a slot");
+                let (addr, why) = rest.split_once(' ').expect("a reason");
+                (&argument[..slot.len() + 1 + addr.len()], why)
+            }
+        };
+        let (slot, addr) = place(backend);
+        let now = Instant::now();
+        let event = ProbeEvent {
+            key: TargetKey {
+                service: service.into(),
+                slot,
+                addr,
+            },
+            ready,
+            reason: reason.into(),
+            caused_at: now,
+            decided_at: now,
+        };
+        self.probes.send(event).await.expect("a driver");
+        self.status().await;
+        String::new()
+    }
+
+    /// Everything that `status` shows.
+    pub async fn status(&self) -> Status {
+        match self
+            .handle
+            .call(Request::Status, None, Instant::now())
+            .await
+        {
+            Ok(Reply::Status(status)) => *status,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// One service as `status` shows it.
+    pub async fn service(&self, name: &str) -> ServiceStatus {
+        match self
+            .handle
+            .call(Request::Service(name.into()), None, Instant::now())
+            .await
+        {
+            Ok(Reply::Service(status)) => *status,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// What the dataplane holds: weight, eligible slots and their ready backends, and how many
+    /// plans were published.
+    fn plan(&self, service: &str) -> String {
+        self.dataplane.with(|state| {
+            let Some(plan) = state.plans.get(service) else {
+                return "none".into();
+            };
+            let slots = Slot::ALL.map(|slot| {
+                let part = plan.slot(slot);
+                let ready: Vec<String> = part
+                    .backends
+                    .iter()
+                    .filter(|backend| backend.ready)
+                    .map(|backend| backend.addr.to_string())
+                    .collect();
+                let open = if part.eligible { "open" } else { "shut" };
+                format!("{slot} {open} [{}]", ready.join(" "))
+            });
+            let published_count = state.history.iter().filter(|p| p.name == service).count();
+            format!(
+                "{} bp, {}, published {published_count}",
+                plan.weight_bp,
+                slots.join(", ")
+            )
+        })
+    }
+
+    /// What is on disk.
+    fn record(&self, service: &str) -> String {
+        let Ok((state, None)) = StateFile::open(&self.dir.path().join("state")) else {
+            return "unreadable".into();
+        };
+        state.service(service).map_or("none".into(), |record| {
+            let drained: Vec<String> = record
+                .drained
+                .iter()
+                .map(|(slot, by)| format!(", {slot} by {}", by.by))
+                .collect();
+            format!(
+                "{} bp by {}{}",
+                record.weight_bp,
+                record.weight_by,
+                drained.concat()
+            )
+        })
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join("services.d").join(name)
+    }
+
+    pub fn obstacle(&self) -> PathBuf {
+        self.dir.path().join("state/state.json.new")
+    }
+}
+
+/// A driver that has started but does not run yet.
+pub fn driver(
+    dir: &TempDir,
+    dataplane: &MemoryDataplane,
+    prober: mpsc::Sender<ProbeEvent>,
+) -> Driver {
+    let node_file = dir.path().join("shifter.toml");
+    let node = config_files::load_node(&node_file).expect("a good node file");
+    let (state, problem) = StateFile::open(&node.state_dir).expect("a state directory");
+    assert_eq!(problem, None);
+    let dataplane = Box::new(dataplane.clone());
+    Driver::start(node, node_file, dataplane, state, Prober::new(prober)).expect("starts")
+}
+
+pub fn write(dir: &TempDir, name: &str, text: &str) {
+    fs::write(dir.path().join("services.d").join(name), text).expect("a writable directory");
+}
+
+fn done<T>(_: T) -> String {
+    String::new()
+}
+
+fn slot(text: &str) -> Slot {
+    match text {
+        "a" => Slot::A,
+        "b" => Slot::B,
+        _ => panic!("no such slot: {text}"),
+    }
+}
+
+fn place(text: &str) -> (Slot, std::net::SocketAddr) {
+    let (of, addr) = text.split_once(' ').expect("slot and address");
+    (slot(of), addr.parse().expect("an address"))
+}
+
+/// A reply in words.
+fn words(reply: Result<Reply, Refusal>) -> String {
+    match reply {
+        Err(refusal) => {
+            format!("{}: {} / {}", refusal.code, refusal.message, refusal.help)
+        }
+        Ok(Reply::Changed(changed)) => change(&changed),
+        Ok(Reply::Applied(report)) => applied(&report),
+        Ok(Reply::Detached(detached)) => format!(
+            "detached {}, {} flows broken",
+            detached.interfaces.join(" "),
+            detached.flows_broken_count
+        ),
+        Ok(Reply::Service(status)) => service(&status),
+        Ok(Reply::Flows(flows)) => {
+            let clients: Vec<String> = flows.flows.into_iter().map(|flow| flow.client).collect();
+            format!(
+                "{} of {}: {}",
+                clients.len(),
+                flows.total_count,
+                clients.join(" ")
+            )
+        }
+        Ok(Reply::Status(_)) => panic!("ask for the status itself"),
+    }
+}
+
+fn change(changed: &Changed) -> String {
+    let is_idle = changed
+        .notes
+        .iter()
+        .any(|note| note == "nothing had to change");
+    assert_eq!(
+        changed.took_ns == 0,
+        is_idle,
+        "a store takes time: {changed:?}"
+    );
+    let mut text = format!(
+        "{} -> {}, generation {}",
+        changed.weight_before_bp, changed.weight_bp, changed.generation
+    );
+    if changed.flows_reset_count > 0 {
+        text += &format!(", {} flows reset", changed.flows_reset_count);
+    }
+    for note in &changed.notes {
+        text += &format!("; {note}");
+    }
+    text
+}
+
+fn applied(report: &ApplyReport) -> String {
+    let mut lines = Vec::new();
+    for diagnostic in &report.diagnostics {
+        let file = diagnostic.file.rsplit('/').next().unwrap_or_default();
+        lines.push(format!(
+            "{file}:{}: {}",
+            diagnostic.line, diagnostic.message
+        ));
+    }
+    for change in &report.changes {
+        let effect = match change.effect {
+            Effect::Now => String::new(),
+            Effect::Refused => format!(" refused: {}", change.reason),
+        };
+        lines.push(format!(
+            "{} {}: {} -> {}{effect}",
+            change.service, change.key, change.before, change.after
+        ));
+    }
+    for name in &report.orphaned {
+        lines.push(format!("orphaned: {name}"));
+    }
+    lines.join("\n")
+}
+
+fn service(status: &ServiceStatus) -> String {
+    let mut text = format!(
+        "{} bp by {}, effective {}, generation {}",
+        status.weight_bp, status.weight_by, status.effective_bp, status.generation
+    );
+    if status.orphaned {
+        text += ", orphaned";
+    }
+    for slot in &status.slots {
+        let backends: BTreeMap<_, _> = slot
+            .backends
+            .iter()
+            .map(|b| (b.addr.as_str(), b.live_flows_count))
+            .collect();
+        text += &format!(
+            "\n{}: {} live of {backends:?}",
+            slot.slot, slot.live_flows_count
+        );
+        if !slot.eligible {
+            text += &format!(", out: {}", slot.reason);
+        }
+    }
+    for note in &status.notes {
+        text += &format!("\nnote: {note}");
+    }
+    text
+}
+
+/// An event in words, without its number and time.
+pub fn event(event: &Event) -> String {
+    let slot = event.slot.map_or(String::new(), |slot| format!(" {slot}"));
+    let took = if event.took_ns > 0 {
+        "stored"
+    } else {
+        "nothing stored"
+    };
+    format!(
+        "{}: {}{slot}: {} -> {}, {took}: {}",
+        event.by, event.what, event.effective_before_bp, event.effective_after_bp, event.detail
+    )
+}
