@@ -80,6 +80,28 @@ async fn the_version_that_serves_can_be_drained_in_favour_of_the_other() {
         .await;
 }
 
+/// What takes nothing away is not refused, however little is left.
+#[tokio::test(start_paused = true)]
+async fn what_changes_nothing_is_not_refused() {
+    let mut session = Session::start(FILES);
+    session
+        .run(&[
+            ("drain orders b", "0 -> 0, generation 2"),
+            ("fails orders a 10.1.0.1:80 status 503", ""),
+        ])
+        .await;
+    for command in ["drain orders b", "undrain orders a"] {
+        session
+            .run(&[(
+                command,
+                "0 -> 0, generation 3; no slot is eligible: new flows are dropped and retried by \
+                 their clients (slot a: not ready: 10.1.0.1:80 status 503; slot b: drained by \
+                 root (uid 0)); nothing had to change",
+            )])
+            .await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_drain_outlives_the_daemon() {
     let mut session = Session::start(FILES);
