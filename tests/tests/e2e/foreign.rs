@@ -6,11 +6,12 @@ use shifter_common::abi::{map, program};
 use shifter_daemon::model::HookSpec;
 use shifter_tests::{
     backend::{Backend, Spec},
-    load::Plan,
-    world::{Family, HOST_IF, OTHER, VIP},
+    daemon::{Daemon, Node},
+    load::{self, Plan},
+    world::{Family, HOST_IF, OTHER, Options, VIP, World},
 };
 
-use crate::stage::{PORT_A, PORT_B, Stage, vip};
+use crate::stage::{PORT, PORT_A, PORT_B, Stage, orders, vip};
 
 /// Direct connections to a backend's own address and connections to another port of the VIP go on
 /// while shifterd is killed, adopts, has its programs replaced, detaches and builds anew.
@@ -74,6 +75,42 @@ fn direct_and_foreign_traffic_passes_while_shifter_comes_and_goes() {
         report.assert_clean();
         assert!(report.requests > 1_000, "{report:?}");
     }
+}
+
+/// A service that the host serves on the VIP already is taken under shifter: its open connections go
+/// on with it, new ones are steered as soon as a slot is ready, and none fails in between.
+#[test]
+fn a_running_service_is_taken_over_without_a_broken_connection() {
+    let world = World::pair(Options::default());
+    let _before = Backend::start(world.host(), Spec::new("before", &VIP.ports(PORT)));
+    let _a = Backend::start(world.host(), Spec::new("a", &OTHER.ports(PORT_A)));
+    let client = world.client().inside();
+    let time = Duration::from_secs(5);
+    let plans = [
+        Plan {
+            rate_per_s: Some(300.0),
+            ..Plan::keep_alive(vip(Family::V4), 8, time)
+        },
+        Plan {
+            rate_per_s: Some(500.0),
+            ..Plan::churn(vip(Family::V6), 8, time)
+        },
+    ];
+    let loads = plans.map(|plan| {
+        let client = client.clone();
+        std::thread::spawn(move || load::run(&client, &plan))
+    });
+    std::thread::sleep(Duration::from_millis(1_000));
+    let mut spec = orders();
+    spec.slots[1].backends.clear();
+    let _daemon = Daemon::start(world.host(), Node::new(HookSpec::Tc), &[spec]);
+    let [old, new] = loads.map(|load| load.join().expect("the load ran"));
+    old.assert_clean();
+    assert_eq!(old.connections, 8, "no connection was opened again");
+    assert_eq!(old.backend("before").connections, 8);
+    new.assert_clean();
+    assert!(new.backend("before").connections > 0, "{new:?}");
+    assert!(new.backend("a").connections > 0, "{new:?}");
 }
 
 /// Puts another program into the pinned ingress link, as an older or newer shifter would have left

@@ -40,8 +40,9 @@ pub fn scripts() -> Vec<Script> {
         },
         Script {
             name: "no slot is eligible: dropped, then served when one is",
-            plan: neither(),
+            plan: plan(),
             steps: vec![
+                Publish(neither()),
                 In(syn(1), DropUnserved, None),
                 Publish(plan()),
                 In(syn(1), SteeredNew, Some(syn(1).to(A))),
@@ -55,9 +56,23 @@ pub fn scripts() -> Vec<Script> {
         },
         Script {
             name: "no slot is eligible: passed, if the service says so",
-            plan: pass(neither()),
-            steps: vec![In(syn(1), PassUnserved, None)],
+            plan: pass(plan()),
+            steps: vec![Publish(pass(neither())), In(syn(1), PassUnserved, None)],
             counters: &[("a.unserved", 1)],
+        },
+        Script {
+            name: "a new service takes its VIP when it can serve it, not before",
+            plan: neither(),
+            steps: vec![
+                In(syn(1), PassForeign, None),
+                Publish(plan()),
+                In(syn(1), SteeredNew, Some(syn(1).to(A))),
+            ],
+            counters: &[
+                ("a.selected", 1),
+                ("a/10.0.0.20:8080.selected", 1),
+                ("a/10.0.0.20:8080.packets_in", 1),
+            ],
         },
         Script {
             name: "an empty slot with full weight",

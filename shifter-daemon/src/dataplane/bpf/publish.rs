@@ -65,7 +65,12 @@ impl BpfDataplane {
         for outcome in dealt {
             outcome?;
         }
-        self.claim_vips(service, plan)?;
+        // Whoever served the VIP until now goes on until a slot can: a new service takes its VIPs
+        // only then. Once taken they stay.
+        let has_vips = self.vips.values().any(|entry| entry.service == service);
+        if has_vips || plan.slots.iter().any(|slot| slot.eligible) {
+            self.claim_vips(service, plan)?;
+        }
         Ok(Publication {
             word: self.word(service),
             stored_at,
