@@ -3,6 +3,7 @@
 //! What the kernel holds is the truth. This module keeps no second copy of it: indexes and names are
 //! read back from the maps at the start, tables are compared with what is mapped.
 
+mod claims;
 mod directory;
 mod flows;
 mod hooks;
@@ -13,7 +14,9 @@ mod publish;
 mod read;
 mod regions;
 mod reset;
+mod retire;
 mod sys;
+mod tables;
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
@@ -32,6 +35,9 @@ use super::{
     ServiceReading,
 };
 use crate::model::NodeSpec;
+
+/// IP protocol number of the only protocol steered so far.
+const TCP: u8 = 6;
 
 /// The kernel object, built by `cargo xtask build`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/shifter.o"));
@@ -53,7 +59,7 @@ pub struct BpfDataplane {
     /// Every VIP the kernel knows, retired ones included.
     vips: BTreeMap<SocketAddr, VipEntry>,
     /// What was last dealt into tables, to tell a weight change from a table change.
-    dealt: publish::Dealt,
+    dealt: tables::Dealt,
     /// Services whose bank was flipped since programs were last waited for.
     flipped: std::collections::BTreeSet<u32>,
     /// Backend indexes that stand in a plan; the others may be freed once no flow refers to them.
@@ -90,7 +96,7 @@ impl BpfDataplane {
             was_adopted,
             services: BTreeMap::new(),
             vips: BTreeMap::new(),
-            dealt: publish::Dealt::default(),
+            dealt: tables::Dealt::default(),
             flipped: std::collections::BTreeSet::new(),
             planned_backends: std::collections::BTreeSet::new(),
             next_backend: 0,

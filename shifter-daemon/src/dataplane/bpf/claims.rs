@@ -1,0 +1,281 @@
+//! Giving services, backends and VIPs their places in the maps.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::atomic::Ordering,
+};
+
+use shifter_common::{
+    abi::{
+        BackendEntry, BackendService, NAME_LEN_BYTES, ServiceEntry, VIPS_PER_SERVICE, VipEntry,
+        VipKey, backend_state, policy,
+    },
+    addr::Be16,
+    steering::{Slot, SteeringWord},
+};
+
+use super::{
+    super::{DataplaneError, ServicePlan},
+    BpfDataplane,
+    maps::map_error,
+    sys, vip_key,
+};
+use crate::model::OnEmpty;
+
+impl BpfDataplane {
+    pub(super) fn claim_service(&mut self, plan: &ServicePlan) -> Result<u32, DataplaneError> {
+        let policy = match plan.on_empty {
+            OnEmpty::Drop => 0,
+            OnEmpty::Pass => policy::ON_EMPTY_PASS,
+        };
+        if let Some(&index) = self.services.get(&plan.name) {
+            let mut entry = self
+                .maps
+                .services
+                .get(&index, 0)
+                .map_err(|error| map_error("reading SERVICES", error))?;
+            if entry.policy != policy {
+                entry.policy = policy;
+                self.set_service(index, &entry)?;
+            }
+            return Ok(index);
+        }
+        let used: BTreeSet<u32> = self.services.values().copied().collect();
+        let capacity = self.maps.services.len();
+        let index = (0..capacity).find(|index| !used.contains(index)).ok_or_else(|| {
+            DataplaneError::Refused(format!(
+                "no room for service {}: all {capacity} are in use; raise [tables] services, then: \
+                 shifterctl detach && systemctl restart shifterd",
+                plan.name
+            ))
+        })?;
+        let mut name = [0_u8; NAME_LEN_BYTES];
+        let bytes = plan.name.as_bytes();
+        let target = name.get_mut(..bytes.len()).ok_or_else(|| {
+            DataplaneError::Refused(format!(
+                "service name {} is longer than {NAME_LEN_BYTES} bytes",
+                plan.name
+            ))
+        })?;
+        target.copy_from_slice(bytes);
+        let seed = sys::random_u64()
+            .map_err(|error| DataplaneError::kernel("reading /dev/urandom", error))?;
+        let word = SteeringWord::default().with_baseline(plan.baseline);
+        self.maps
+            .steering
+            .atomic(index as usize)
+            .store(word.0, Ordering::Release);
+        self.set_service(
+            index,
+            &ServiceEntry {
+                seed,
+                policy,
+                name_len_bytes: bytes.len() as u32,
+                name,
+            },
+        )?;
+        self.services.insert(plan.name.clone(), index);
+        self.flow_table.set_names(&self.services);
+        Ok(index)
+    }
+
+    pub(super) fn set_service(
+        &mut self,
+        index: u32,
+        entry: &ServiceEntry,
+    ) -> Result<(), DataplaneError> {
+        self.maps
+            .services
+            .set(index, entry, 0)
+            .map_err(|error| map_error("writing SERVICES", error))
+    }
+
+    /// Finds or makes the entry of every backend. Gives their indexes by slot and address.
+    pub(super) fn claim_backends(
+        &mut self,
+        service: u32,
+        plan: &ServicePlan,
+    ) -> Result<BTreeMap<(Slot, SocketAddr), u32>, DataplaneError> {
+        let mut indexes: BTreeMap<(Slot, SocketAddr), u32> = self
+            .backends_of(service)
+            .map(|(index, entry)| {
+                let slot = Slot::from_index(u32::from(entry.slot));
+                ((slot, entry.addr.to_socket_addr(entry.port)), index)
+            })
+            .collect();
+        let vip_count = self.planned_vip_count(service, plan);
+        for slot in Slot::ALL {
+            for backend in &plan.slot(slot).backends {
+                let key = vip_key(backend.addr, plan.protocol.number());
+                let owner = BackendService {
+                    service,
+                    vip_count,
+                    pad: [0; 3],
+                };
+                if self.maps.backend_services.get(&key, 0).ok() != Some(owner) {
+                    self.maps
+                        .backend_services
+                        .insert(key, owner, 0)
+                        .map_err(|error| {
+                            map_error(format!("entering backend {}", backend.addr), error)
+                        })?;
+                }
+                let index = match indexes.get(&(slot, backend.addr)) {
+                    Some(&index) => index,
+                    None => self.new_backend(service, slot, backend.addr)?,
+                };
+                indexes.insert((slot, backend.addr), index);
+                if backend.ready {
+                    self.set_state(index, backend_state::READY);
+                }
+            }
+        }
+        Ok(indexes)
+    }
+
+    pub(super) fn new_backend(
+        &mut self,
+        service: u32,
+        slot: Slot,
+        addr: SocketAddr,
+    ) -> Result<u32, DataplaneError> {
+        let len = self.maps.backends.len();
+        // Entries keep their id when they are freed, so the largest is never given out again.
+        let mut backend_id = 0;
+        let mut free = None;
+        for step in 0..len {
+            let index = (self.next_backend + step) % len;
+            let entry = self.maps.backends.read(index);
+            backend_id = backend_id.max(entry.backend_id);
+            if free.is_none() && entry.state == backend_state::FREE {
+                free = Some(index);
+            }
+        }
+        let index = free.ok_or_else(|| {
+            DataplaneError::Refused(format!(
+                "no room for backend {addr}: all {len} are in use; raise [tables] backends, then: \
+                 shifterctl detach && systemctl restart shifterd"
+            ))
+        })?;
+        self.next_backend = index + 1;
+        self.maps.backends.write(
+            index,
+            BackendEntry {
+                addr: addr.ip().into(),
+                port: Be16::from_host(addr.port()),
+                slot: slot.index() as u8,
+                state: backend_state::DRAINING,
+                service,
+                backend_id: backend_id.wrapping_add(1),
+                version_id: 0,
+            },
+        );
+        Ok(index as u32)
+    }
+
+    pub(super) fn set_state(&mut self, index: u32, state: u8) {
+        let index = index as usize;
+        let entry = self.maps.backends.read(index);
+        if entry.state != state {
+            self.maps
+                .backends
+                .write(index, BackendEntry { state, ..entry });
+        }
+    }
+
+    /// The ordinal of each of a service's VIPs, kept for the VIP's life.
+    pub(super) fn ordinals(&self, service: u32, plan: &ServicePlan) -> Vec<(SocketAddr, u8)> {
+        let mut used: BTreeSet<u8> = self
+            .vips
+            .values()
+            .filter(|entry| entry.service == service)
+            .map(|entry| entry.ordinal)
+            .collect();
+        plan.vips
+            .iter()
+            .filter_map(|vip| match self.vips.get(vip) {
+                Some(entry) => Some((*vip, entry.ordinal)),
+                None => {
+                    let ordinal = (0..VIPS_PER_SERVICE as u8).find(|o| !used.contains(o))?;
+                    used.insert(ordinal);
+                    Some((*vip, ordinal))
+                }
+            })
+            .collect()
+    }
+
+    pub(super) fn planned_vip_count(&self, service: u32, plan: &ServicePlan) -> u8 {
+        let held = self
+            .vips
+            .values()
+            .filter(|e| e.service == service)
+            .map(|e| e.ordinal);
+        let planned = self
+            .ordinals(service, plan)
+            .into_iter()
+            .map(|(_, ordinal)| ordinal);
+        held.chain(planned).max().map_or(0, |most| most + 1)
+    }
+
+    /// Enters the VIPs, the last step of a new service: from here on packets find it.
+    pub(super) fn claim_vips(
+        &mut self,
+        service: u32,
+        plan: &ServicePlan,
+    ) -> Result<(), DataplaneError> {
+        let protocol = plan.protocol.number();
+        let ordinals = self.ordinals(service, plan);
+        let vip_count = self.planned_vip_count(service, plan);
+        for (vip, ordinal) in ordinals {
+            let key = vip_key(vip, protocol);
+            let entry = VipEntry {
+                service,
+                ordinal,
+                vip_count,
+                is_retired: 0,
+                pad: 0,
+            };
+            if self.vips.get(&vip) == Some(&entry) {
+                continue;
+            }
+            let index = service * VIPS_PER_SERVICE + u32::from(ordinal);
+            self.maps
+                .vip_addrs
+                .set(index, key, 0)
+                .map_err(|error| map_error(format!("entering VIP {vip}"), error))?;
+            self.enter_vip(key, vip, entry)?;
+        }
+        let gone: Vec<(SocketAddr, VipEntry)> = self
+            .vips
+            .iter()
+            .filter(|(vip, entry)| {
+                entry.service == service && entry.is_retired == 0 && !plan.vips.contains(vip)
+            })
+            .map(|(vip, entry)| (*vip, *entry))
+            .collect();
+        for (vip, entry) in gone {
+            let entry = VipEntry {
+                is_retired: 1,
+                vip_count,
+                ..entry
+            };
+            self.enter_vip(vip_key(vip, protocol), vip, entry)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn enter_vip(
+        &mut self,
+        key: VipKey,
+        vip: SocketAddr,
+        entry: VipEntry,
+    ) -> Result<(), DataplaneError> {
+        self.maps
+            .vips
+            .insert(key, entry, 0)
+            .map_err(|error| map_error(format!("entering VIP {vip}"), error))?;
+        self.vips.insert(vip, entry);
+        Ok(())
+    }
+}
