@@ -89,7 +89,11 @@ fn check(config: &Path, json: bool) -> anyhow::Result<ExitCode> {
         }
         Err(diagnostics) => problems.extend(diagnostics),
     }
-    let outcome = if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    let outcome = if problems.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    };
     if json {
         let text = serde_json::to_string_pretty(&problems).context("writing the problems")?;
         writeln!(io::stdout(), "{text}").context("writing the problems")?;

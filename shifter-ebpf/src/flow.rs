@@ -226,8 +226,7 @@ impl Flow {
         // Open the backend may have sent data before this.
         let proves = entry.phase != Phase::SynReceived as u32
             || packet.has(flag::RST)
-            || (has_ack
-                && packet.ack.wrapping_sub(entry.next_from_backend) <= FAST_OPEN_MAX_BYTES);
+            || (has_ack && packet.ack.wrapping_sub(entry.next_from_backend) <= FAST_OPEN_MAX_BYTES);
         if proves {
             self.advance(key, entry, Sender::Client, flags);
         }

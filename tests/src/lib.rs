@@ -6,6 +6,7 @@ pub mod daemon;
 pub mod http;
 pub mod load;
 pub mod netns;
+pub mod nspawn;
 pub mod packet;
 pub mod process;
 pub mod reap;

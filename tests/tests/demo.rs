@@ -2,7 +2,9 @@
 //! leaves nothing behind, however it ends. What it shows is built already.
 
 use std::{
-    env, fs,
+    env,
+    ffi::OsString,
+    fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
@@ -50,20 +52,25 @@ fn binaries() -> PathBuf {
     })
 }
 
+/// The command of a demo of what lies in a directory, a second for each weight.
+fn command(shown: &Path) -> Command {
+    let binaries = binaries();
+    for name in ["xtask", "shifterd", "shifterctl", "shifter-load"] {
+        let path = binaries.join(name);
+        let help = "run: cargo build --workspace --exclude shifter-ebpf --bins";
+        assert!(path.exists(), "{} is missing: {help}", path.display());
+    }
+    let mut command = Command::new(binaries.join("xtask"));
+    command
+        .args(["demo", "--seconds", "1", "--binaries"])
+        .arg(shown);
+    command
+}
+
 impl Demo {
-    fn start(binaries_shown: &Path) -> Self {
-        let binaries = binaries();
-        for name in ["xtask", "shifterd", "shifterctl", "shifter-load"] {
-            let path = binaries.join(name);
-            let help = "run: cargo build --workspace --exclude shifter-ebpf --bins";
-            assert!(path.exists(), "{} is missing: {help}", path.display());
-        }
+    fn start(mut command: Command) -> Self {
         let scratch = Scratch::new("demo");
         let log = scratch.path().join("demo.log");
-        let mut command = Command::new(binaries.join("xtask"));
-        command
-            .args(["demo", "--seconds", "1", "--binaries"])
-            .arg(binaries_shown);
         let process = Process::spawn_logged("demo", &mut command, &log);
         Self {
             process,
@@ -84,8 +91,12 @@ impl Demo {
 
     fn wait_until(&self, what: &str, done: impl Fn() -> bool) {
         let begun = Instant::now();
-        while !done() {
+        loop {
+            // What is said last is said by a process that has ended when it is read.
             let going_on = self.process.is_running() && begun.elapsed() < PATIENCE;
+            if done() {
+                return;
+            }
             assert!(
                 going_on,
                 "no \"{what}\" in what the demo says:\n{}",
@@ -106,7 +117,18 @@ impl Demo {
     }
 
     fn belongings(&self) -> Belongings {
-        let directory = self.directory().expect("the demo has a directory");
+        Belongings::of(self.directory().expect("the demo has a directory"))
+    }
+
+    /// Waits for the end; returns the exit code and what was said.
+    fn end(mut self) -> (Option<i32>, String) {
+        let status = self.process.wait(PATIENCE);
+        (status.code(), self.said())
+    }
+}
+
+impl Belongings {
+    fn of(directory: PathBuf) -> Self {
         let files = ["client.net", "host.net"].map(|name| directory.join(name));
         let namespaces: Vec<_> = files
             .iter()
@@ -120,14 +142,6 @@ impl Demo {
         }
     }
 
-    /// Waits for the end; returns the exit code and what was said.
-    fn end(mut self) -> (Option<i32>, String) {
-        let status = self.process.wait(PATIENCE);
-        (status.code(), self.said())
-    }
-}
-
-impl Belongings {
     /// A client and a host; two nginx with a worker each, shifterd and the load client.
     fn assert_complete(&self) {
         assert_eq!((self.namespaces.len(), self.pids.len()), (2, 6), "{self:?}");
@@ -137,11 +151,8 @@ impl Belongings {
     #[track_caller]
     fn assert_gone(&self, said: &str) {
         assert!(!self.directory.exists(), "{self:?} after:\n{said}");
-        assert_eq!(
-            scratch::mounts_below(&self.directory),
-            [PathBuf::new(); 0],
-            "after:\n{said}"
-        );
+        let mounts = scratch::mounts_below(&self.directory);
+        assert!(mounts.is_empty(), "{mounts:?} after:\n{said}");
         for namespace in &self.namespaces {
             assert_eq!(namespace.pids(), [], "{self:?} after:\n{said}");
         }
@@ -169,7 +180,7 @@ fn last(said: &str, count: usize) -> Vec<&str> {
 /// rest. That one shows everything, and leaves nothing.
 #[test]
 fn a_whole_demo_after_one_that_was_killed() {
-    let killed = Demo::start(&binaries());
+    let killed = Demo::start(command(&binaries()));
     let left = killed.wait_until_said("set-weight demo 25%");
     left.assert_complete();
     let killed_pid = killed.process.pid();
@@ -182,7 +193,7 @@ fn a_whole_demo_after_one_that_was_killed() {
         thread::sleep(LOOK);
     }
 
-    let demo = Demo::start(&binaries());
+    let demo = Demo::start(command(&binaries()));
     let belongings = demo.wait_until_said("set-weight demo 100%");
     belongings.assert_complete();
     let (code, said) = demo.end();
@@ -210,7 +221,9 @@ fn a_whole_demo_after_one_that_was_killed() {
         said.contains("  version 2's share of new connections: 25 % -> 0 %\n"),
         "{said}"
     );
-    let wide = said.lines().find(|line| line.chars().count() > 80 && !line.contains("--watch"));
+    let wide = said
+        .lines()
+        .find(|line| line.chars().count() > 80 && !line.contains("--watch"));
     assert_eq!(wide, None);
     assert!(
         !said.contains('\x1b'),
@@ -255,7 +268,7 @@ fn an_interrupt_at_any_time_leaves_nothing() {
         (Signal::SIGTERM, "Nobody touches the weight"),
     ];
     for (signal, text) in rows {
-        let demo = Demo::start(&binaries());
+        let demo = Demo::start(command(&binaries()));
         let belongings = demo.wait_until_said(text);
         demo.process.signal(signal);
         let (code, said) = demo.end();
@@ -270,7 +283,7 @@ fn an_interrupt_at_any_time_leaves_nothing() {
 #[test]
 fn an_interrupt_during_the_start_leaves_nothing() {
     for file in ["", "host.net", "version-1", "bpf", "shifterd.log"] {
-        let demo = Demo::start(&binaries());
+        let demo = Demo::start(command(&binaries()));
         let appeared = || {
             demo.directory()
                 .is_some_and(|directory| directory.join(file).exists())
@@ -286,7 +299,7 @@ fn an_interrupt_during_the_start_leaves_nothing() {
 
 #[test]
 fn a_process_that_ends_too_early_is_named_with_its_log() {
-    let demo = Demo::start(&binaries());
+    let demo = Demo::start(command(&binaries()));
     let belongings = demo.wait_until_said("set-weight demo 5%");
     let name = |pid: &Pid| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
     let shifterd = belongings
@@ -301,9 +314,68 @@ fn a_process_that_ends_too_early_is_named_with_its_log() {
     belongings.assert_gone(&said);
 }
 
+/// On a terminal the table is redrawn in place. Requests that fail are counted, and are a failure.
+#[test]
+fn failed_requests_are_told_on_a_terminal_too() {
+    let mut line = OsString::from("stty cols 80 rows 24; NO_COLOR=1 exec ");
+    let command = command(&binaries());
+    for word in std::iter::once(command.get_program()).chain(command.get_args()) {
+        line.push("'");
+        line.push(word);
+        line.push("' ");
+    }
+    // script(1) gives its command a terminal.
+    let mut script = Command::new("script");
+    script
+        .args(["--quiet", "--return", "--flush", "--command"])
+        .arg(line)
+        .arg("/dev/null");
+    script.env("TERM", "xterm");
+    let demo = Demo::start(script);
+    // At 100 % nothing would be answered any more, which ends a demo at once.
+    let back = "set-weight demo 25%";
+    demo.wait_until("the way back", || demo.said().matches(back).count() == 2);
+    let said = demo.said();
+    let (_, rest) = said
+        .split_once("SHIFTER_SOCKET=")
+        .expect("the socket is shown");
+    let socket = rest.lines().next().expect("a line").trim_end();
+    let directory = Path::new(socket)
+        .parent()
+        .expect("it lies in the demo's directory");
+    let belongings = Belongings::of(directory.to_owned());
+    belongings.assert_complete();
+
+    // From now on version 2 answers all but its probe with 500.
+    let config = directory.join("version-2/nginx.conf");
+    let text = fs::read_to_string(&config).expect("nginx has a configuration");
+    let broken = text.replace("return 200 \"version 2", "return 500 \"version 2");
+    assert_ne!(broken, text);
+    fs::write(&config, broken).expect("write");
+    let pid = fs::read_to_string(directory.join("version-2/nginx.pid")).expect("nginx runs");
+    let pid = Pid::from_raw(pid.trim().parse().expect("a number"));
+    kill(pid, Signal::SIGHUP).expect("kill");
+
+    let (code, said) = demo.end();
+    assert_eq!(code, Some(1), "{said}");
+    belongings.assert_gone(&said);
+    let error = last(&said, 1)[0].strip_prefix("error: ").expect("an error");
+    let (count, rest) = error.split_once(' ').expect("words");
+    assert_eq!(rest, "requests failed; none should", "{said}");
+    assert!(count.parse::<u64>().expect("a count") > 100, "{said}");
+    assert!(said.contains("\r\nrequests  "), "{said}");
+    assert!(!said.contains(" sent, 0 failed"), "{said}");
+    assert!(
+        said.contains("status 500\r\n"),
+        "the first failures are told:\n{said}"
+    );
+    assert!(said.contains("\x1b[4A\x1b[J  version   asked"), "{said}");
+    assert!(!said.contains("\x1b[3"), "no colour:\n{said}");
+}
+
 #[test]
 fn a_program_that_is_missing_is_named() {
-    let demo = Demo::start(Path::new("/nonexistent"));
+    let demo = Demo::start(command(Path::new("/nonexistent")));
     let (code, said) = demo.end();
     assert_eq!(code, Some(1), "{said}");
     let error = "error: cannot start shifterd (/nonexistent/shifterd): No such file or directory";
@@ -313,10 +385,7 @@ fn a_program_that_is_missing_is_named() {
 /// `cargo xtask demo | head -3`
 #[test]
 fn nobody_who_reads_is_an_end_too() {
-    let mut command = Command::new(binaries().join("xtask"));
-    command
-        .args(["demo", "--seconds", "1", "--binaries"])
-        .arg(binaries());
+    let mut command = command(&binaries());
     command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

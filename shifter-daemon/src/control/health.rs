@@ -14,17 +14,29 @@ pub struct BackendHealth {
 impl BackendHealth {
     /// Known to be ready.
     pub fn ready() -> Self {
-        Self { ready: true, reason: String::new(), is_known: true }
+        Self {
+            ready: true,
+            reason: String::new(),
+            is_known: true,
+        }
     }
 
     /// Known not to be ready.
     pub fn not_ready(reason: impl Into<String>) -> Self {
-        Self { ready: false, reason: reason.into(), is_known: true }
+        Self {
+            ready: false,
+            reason: reason.into(),
+            is_known: true,
+        }
     }
 
     /// Nothing is known yet.
     pub fn unknown() -> Self {
-        Self { ready: false, reason: "not probed yet".into(), is_known: false }
+        Self {
+            ready: false,
+            reason: "not probed yet".into(),
+            is_known: false,
+        }
     }
 
     /// Whether this says something about readiness that the other did not. Another reason for the

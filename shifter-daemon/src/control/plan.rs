@@ -60,9 +60,9 @@ impl ServicePlan {
             .with_weight_bp(self.weight_bp)
             .with_baseline(self.baseline)
             .with_affinity(self.affinity);
-        Slot::ALL
-            .into_iter()
-            .fold(choice, |word, slot| word.with_eligible(slot, self.slot(slot).eligible))
+        Slot::ALL.into_iter().fold(choice, |word, slot| {
+            word.with_eligible(slot, self.slot(slot).eligible)
+        })
     }
 }
 

@@ -38,21 +38,33 @@ impl ServiceControl {
         published: Option<&PublishedService>,
     ) -> Self {
         let mut record =
-            record.or_else(|| published.map(recall)).unwrap_or_else(|| ServiceRecord {
-                baseline: spec.default_slot,
-                weight_bp: 0,
-                weight_by: String::new(),
-                weight_set_unix_ms: 0,
-                drained: BTreeMap::new(),
-            });
+            record
+                .or_else(|| published.map(recall))
+                .unwrap_or_else(|| ServiceRecord {
+                    baseline: spec.default_slot,
+                    weight_bp: 0,
+                    weight_by: String::new(),
+                    weight_set_unix_ms: 0,
+                    drained: BTreeMap::new(),
+                });
         // A record may have been edited by hand.
         record.weight_bp = record.weight_bp.min(WEIGHT_FULL_BP);
         let has_served =
             published.is_some_and(|p| Slot::ALL.into_iter().any(|slot| p.word.eligible(slot)));
-        let mut this = Self { spec, record, health: BTreeMap::new(), has_served, deviation: None };
+        let mut this = Self {
+            spec,
+            record,
+            health: BTreeMap::new(),
+            has_served,
+            deviation: None,
+        };
         for (slot, backend) in this.backends() {
             let was_ready = published.is_some_and(|p| p.ready.contains(&(slot, backend)));
-            let health = if was_ready { BackendHealth::ready() } else { this.first_health() };
+            let health = if was_ready {
+                BackendHealth::ready()
+            } else {
+                this.first_health()
+            };
             this.health.insert((slot, backend), health);
         }
         this.note_service();
@@ -69,9 +81,10 @@ impl ServiceControl {
     ) -> Self {
         let mut slots = [SlotSpec::default(), SlotSpec::default()];
         for (slot, addr) in &published.ready {
-            slots[slot.index() as usize]
-                .backends
-                .push(BackendSpec { addr: *addr, weight: 100 });
+            slots[slot.index() as usize].backends.push(BackendSpec {
+                addr: *addr,
+                weight: 100,
+            });
         }
         let spec = ServiceSpec {
             name: published.name.clone(),
@@ -120,14 +133,24 @@ impl ServiceControl {
 
     /// A slot's part.
     pub fn role(&self, slot: Slot) -> Role {
-        if slot == self.record.baseline { Role::Baseline } else { Role::Canary }
+        if slot == self.record.baseline {
+            Role::Baseline
+        } else {
+            Role::Canary
+        }
     }
 
     /// Every backend with its slot.
     pub fn backends(&self) -> Vec<(Slot, SocketAddr)> {
         Slot::ALL
             .into_iter()
-            .flat_map(|slot| self.spec.slot(slot).backends.iter().map(move |b| (slot, b.addr)))
+            .flat_map(|slot| {
+                self.spec
+                    .slot(slot)
+                    .backends
+                    .iter()
+                    .map(move |b| (slot, b.addr))
+            })
             .collect()
     }
 
@@ -139,7 +162,9 @@ impl ServiceControl {
     /// Notes what a probe found, and says whether that is news. A backend that is not of this
     /// service is ignored: its probe was under way when it was taken out.
     pub fn set_health(&mut self, slot: Slot, addr: SocketAddr, health: BackendHealth) -> bool {
-        let Some(known) = self.health.get_mut(&(slot, addr)) else { return false };
+        let Some(known) = self.health.get_mut(&(slot, addr)) else {
+            return false;
+        };
         let is_news = health.is_news_after(known);
         *known = health;
         self.note_service();
@@ -152,7 +177,10 @@ impl ServiceControl {
         self.spec = spec;
         let mut health = BTreeMap::new();
         for key in self.backends() {
-            let known = self.health.remove(&key).unwrap_or_else(|| self.first_health());
+            let known = self
+                .health
+                .remove(&key)
+                .unwrap_or_else(|| self.first_health());
             health.insert(key, known);
         }
         self.health = health;
@@ -180,10 +208,10 @@ impl ServiceControl {
     /// Takes a slot out for an operator, or back in.
     pub fn set_drained(&mut self, slot: Slot, drained: bool, by: &str, unix_ms: u64) {
         if drained {
-            self.record
-                .drained
-                .entry(slot)
-                .or_insert_with(|| Drained { by: by.to_owned(), since_unix_ms: unix_ms });
+            self.record.drained.entry(slot).or_insert_with(|| Drained {
+                by: by.to_owned(),
+                since_unix_ms: unix_ms,
+            });
         } else {
             self.record.drained.remove(&slot);
         }
@@ -249,7 +277,11 @@ impl ServiceControl {
         }
         [false, true].into_iter().find_map(|is_v6| {
             let has_vip = self.spec.vips.iter().any(|vip| vip.is_ipv6() == is_v6);
-            if has_vip { self.family_reason(slot, is_v6) } else { None }
+            if has_vip {
+                self.family_reason(slot, is_v6)
+            } else {
+                None
+            }
         })
     }
 
@@ -260,7 +292,9 @@ impl ServiceControl {
             if backend.addr.is_ipv6() != is_v6 || backend.weight == 0 {
                 continue;
             }
-            let Some(health) = self.health(slot, backend.addr) else { continue };
+            let Some(health) = self.health(slot, backend.addr) else {
+                continue;
+            };
             if health.ready {
                 return None;
             }
@@ -295,7 +329,9 @@ impl ServiceControl {
                     .map(|backend| PlannedBackend {
                         addr: backend.addr,
                         weight: backend.weight,
-                        ready: self.health(slot, backend.addr).is_some_and(|health| health.ready),
+                        ready: self
+                            .health(slot, backend.addr)
+                            .is_some_and(|health| health.ready),
                     })
                     .collect(),
             }),
@@ -309,8 +345,10 @@ impl ServiceControl {
             notes.push(format!("steered on as it was: {deviation}"));
         }
         let (baseline, canary) = (self.record.baseline, self.canary());
-        let (of_baseline, of_canary) =
-            (self.ineligible_reason(baseline), self.ineligible_reason(canary));
+        let (of_baseline, of_canary) = (
+            self.ineligible_reason(baseline),
+            self.ineligible_reason(canary),
+        );
         match (of_baseline, of_canary) {
             (None, None) => {}
             (Some(a), Some(b)) => {

@@ -69,6 +69,8 @@ pub struct MemoryState {
     pub on_publish: Option<OnPublish>,
     /// What fails, with which text.
     pub failing: BTreeMap<Operation, String>,
+    /// Whether there was something to take over.
+    pub was_adopted: bool,
     /// Whether the programs were taken off.
     pub is_detached: bool,
 }
@@ -100,7 +102,12 @@ impl MemoryDataplane {
 
 impl MemoryState {
     fn published(&self, name: &str, plan: &ServicePlan) -> PublishedService {
-        let of_slot = |slot| plan.slot(slot).backends.iter().map(move |backend| (slot, backend));
+        let of_slot = |slot| {
+            plan.slot(slot)
+                .backends
+                .iter()
+                .map(move |backend| (slot, backend))
+        };
         PublishedService {
             name: name.to_owned(),
             word: self.words.get(name).copied().unwrap_or_default(),
@@ -133,14 +140,21 @@ impl MemoryState {
         self.words.insert(plan.name.clone(), word);
         self.plans.insert(plan.name.clone(), plan.clone());
         self.history.push(plan.clone());
-        Publication { word, stored_at: has_changed.then(Instant::now) }
+        Publication {
+            word,
+            stored_at: has_changed.then(Instant::now),
+        }
     }
 }
 
 impl Dataplane for MemoryDataplane {
     fn published(&self) -> Result<Vec<PublishedService>, DataplaneError> {
         self.attempt(Operation::Published, |state| {
-            state.plans.iter().map(|(name, plan)| state.published(name, plan)).collect()
+            state
+                .plans
+                .iter()
+                .map(|(name, plan)| state.published(name, plan))
+                .collect()
         })
     }
 
@@ -190,7 +204,7 @@ impl Dataplane for MemoryDataplane {
     }
 
     fn was_adopted(&self) -> bool {
-        self.with(|state| !state.plans.is_empty())
+        self.with(|state| state.was_adopted)
     }
 
     fn detach(&mut self) -> Result<Vec<String>, DataplaneError> {
@@ -209,7 +223,11 @@ impl FlowTable for MemoryDataplane {
                 .filter_map(|(index, key)| Some((index, *state.live.get(key)?)))
                 .collect();
             let entries_count = state.live.values().sum();
-            Census { entries_count, live, ..Census::default() }
+            Census {
+                entries_count,
+                live,
+                ..Census::default()
+            }
         })
     }
 

@@ -13,8 +13,12 @@ use crate::{
 impl Driver {
     /// Joins the three and puts the result in force.
     pub(super) fn adopt(&mut self, mut loaded: LoadedServices) -> Result<(), DataplaneError> {
-        let published: BTreeMap<String, PublishedService> =
-            self.dataplane.published()?.into_iter().map(|p| (p.name.clone(), p)).collect();
+        let published: BTreeMap<String, PublishedService> = self
+            .dataplane
+            .published()?
+            .into_iter()
+            .map(|p| (p.name.clone(), p))
+            .collect();
         let held: Services = published
             .iter()
             .map(|(name, published)| (name.clone(), held_spec(published)))
@@ -55,14 +59,19 @@ impl Driver {
     /// Whether the recorded decisions about a service are not what the kernel does. If they are, a
     /// service without file is left alone: the kernel knows more of it than this daemon does.
     fn is_decided_otherwise(&self, name: &str) -> bool {
-        let Some(control) = self.services.get(name) else { return false };
+        let Some(control) = self.services.get(name) else {
+            return false;
+        };
         let word = self.words.get(name).copied().unwrap_or_default();
         self.state.service(name).is_some() && control.plan().steer(word) != word
     }
 
     fn record_adoption(&mut self, name: &str, published: &PublishedService) {
         let generation = published.word.generation();
-        let deviation = self.services.get(name).and_then(|control| control.deviation.as_ref());
+        let deviation = self
+            .services
+            .get(name)
+            .and_then(|control| control.deviation.as_ref());
         let detail = match deviation {
             None => format!("found pinned with generation {generation}"),
             Some(deviation) => format!(
@@ -83,7 +92,9 @@ impl Driver {
 
 /// The addresses that a service of the kernel holds.
 fn held_spec(published: &PublishedService) -> crate::model::ServiceSpec {
-    ServiceControl::orphan(published, None, Deviation::Unknown).spec().clone()
+    ServiceControl::orphan(published, None, Deviation::Unknown)
+        .spec()
+        .clone()
 }
 
 /// Why a service that is in force has no good file.

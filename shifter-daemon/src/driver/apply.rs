@@ -16,7 +16,10 @@ impl Driver {
     /// Never moves a weight.
     pub(super) fn apply(&mut self, by: &str, arrived: Instant) -> ApplyReport {
         let mut loaded = config_files::load_services(&self.node.services_dir);
-        let in_force = self.services.iter().map(|(name, c)| (name.clone(), c.spec().clone()));
+        let in_force = self
+            .services
+            .iter()
+            .map(|(name, c)| (name.clone(), c.spec().clone()));
         loaded.keep(&in_force.collect());
         let mut report = ApplyReport {
             diagnostics: std::mem::take(&mut loaded.diagnostics),
@@ -59,7 +62,10 @@ impl Driver {
             }
             None => {
                 let record = self.state.service(&name).cloned();
-                (ServiceControl::new(spec, record, None), vec![change_of_name("", &name)])
+                (
+                    ServiceControl::new(spec, record, None),
+                    vec![change_of_name("", &name)],
+                )
             }
         };
         let was_adrift = old.as_ref().is_some_and(|old| old.deviation.is_some());
@@ -116,14 +122,20 @@ impl Driver {
         by: &str,
         report: &mut ApplyReport,
     ) {
-        let lost: Vec<String> =
-            self.services.keys().filter(|name| !named.contains(*name)).cloned().collect();
+        let lost: Vec<String> = self
+            .services
+            .keys()
+            .filter(|name| !named.contains(*name))
+            .cloned()
+            .collect();
         for name in lost {
             let deviation = lost_file(loaded, &name);
             if deviation == Deviation::Gone {
                 report.orphaned.push(name.clone());
             }
-            let Some(control) = self.services.get_mut(&name) else { continue };
+            let Some(control) = self.services.get_mut(&name) else {
+                continue;
+            };
             if control.deviation.as_ref() == Some(&deviation) {
                 continue;
             }
@@ -169,5 +181,9 @@ fn change_of_name(before: &str, after: &str) -> ConfigChange {
 /// Which keys have changed, in words.
 fn changed(changes: &[ConfigChange]) -> String {
     let keys: Vec<&str> = changes.iter().map(|change| change.key.as_str()).collect();
-    if keys.is_empty() { "tried again".into() } else { format!("{} changed", keys.join(", ")) }
+    if keys.is_empty() {
+        "tried again".into()
+    } else {
+        format!("{} changed", keys.join(", "))
+    }
 }

@@ -47,8 +47,15 @@ pub enum Order {
 
 impl Driver {
     pub(super) fn handle_call(&mut self, call: Call) {
-        let Call { request, actor, arrived, reply } = call;
-        let by = actor.as_ref().map_or_else(|| "SIGHUP".to_owned(), Actor::to_string);
+        let Call {
+            request,
+            actor,
+            arrived,
+            reply,
+        } = call;
+        let by = actor
+            .as_ref()
+            .map_or_else(|| "SIGHUP".to_owned(), Actor::to_string);
         match request {
             Request::Status => self.answer_status(reply),
             Request::Service(name) => self.answer_service(&name, reply),
@@ -78,9 +85,18 @@ impl Driver {
         decide: impl FnOnce(&mut ServiceControl, u64),
         describe: impl FnOnce(&ServiceRecord, &ServiceRecord) -> String,
     ) -> Result<Changed, Refusal> {
-        let Change { service: name, what, slot, by, arrived, order } = *change;
+        let Change {
+            service: name,
+            what,
+            slot,
+            by,
+            arrived,
+            order,
+        } = *change;
         let before_bp = self.in_force_bp(name);
-        let Some(control) = self.services.get_mut(name) else { return Err(self.unknown(name)) };
+        let Some(control) = self.services.get_mut(name) else {
+            return Err(self.unknown(name));
+        };
         let old = control.record().clone();
         decide(control, unix_ms());
         let (new, plan) = (control.record().clone(), control.plan());
@@ -100,7 +116,10 @@ impl Driver {
         };
         let mut notes = self.known(name)?.notes();
         if let Err(error) = self.state.save(name, &new) {
-            tracing::error!(service = name, "{what} of {name} is in force, but not on disk: {error}");
+            tracing::error!(
+                service = name,
+                "{what} of {name} is in force, but not on disk: {error}"
+            );
             notes.push(format!(
                 "it is in force, but not on disk ({error}): a start that finds no pinned state would \
                  undo it; free space, then repeat it"
@@ -112,7 +131,15 @@ impl Driver {
         let took_ns = took_ns(arrived, publication.stored_at);
         let generation = publication.word.generation();
         let detail = format!("{}, generation {generation}", describe(&old, &new));
-        self.record(Happening { service: name, by, what, slot, detail, before_bp, took_ns });
+        self.record(Happening {
+            service: name,
+            by,
+            what,
+            slot,
+            detail,
+            before_bp,
+            took_ns,
+        });
         Ok(Changed {
             service: name.to_owned(),
             weight_before_bp: old.weight_bp,
@@ -131,7 +158,12 @@ impl Driver {
         old: &ServiceRecord,
         error: &DataplaneError,
     ) -> Refusal {
-        let Change { service: name, what, by, .. } = *change;
+        let Change {
+            service: name,
+            what,
+            by,
+            ..
+        } = *change;
         self.restore(name, old);
         let back = self.put_in_force(name);
         let kept = self.state.save(name, old);

@@ -21,6 +21,9 @@ impl Driver {
         let interfaces = self.dataplane.detach()?;
         tracing::info!(by, live_count, ?interfaces, "detached; shifterd stops");
         self.is_detached = true;
-        Ok(Detached { interfaces, flows_broken_count: live_count })
+        Ok(Detached {
+            interfaces,
+            flows_broken_count: live_count,
+        })
     }
 }

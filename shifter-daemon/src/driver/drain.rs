@@ -4,7 +4,11 @@ use std::time::Instant;
 
 use shifter_common::wire::{Changed, Drain, Refusal};
 
-use super::{Driver, commands::{Change, Order}, refusal::refusal};
+use super::{
+    Driver,
+    commands::{Change, Order},
+    refusal::refusal,
+};
 use crate::control::ServiceControl;
 
 impl Driver {
@@ -30,8 +34,19 @@ impl Driver {
                 format!("make slot {other} ready first; see: shifterctl status {name}"),
             ));
         }
-        let order = if body.undo { Order::DiskFirst } else { Order::KernelFirst };
-        let change = Change { service: name, what: "drain", slot: Some(slot), by, arrived, order };
+        let order = if body.undo {
+            Order::DiskFirst
+        } else {
+            Order::KernelFirst
+        };
+        let change = Change {
+            service: name,
+            what: "drain",
+            slot: Some(slot),
+            by,
+            arrived,
+            order,
+        };
         let decide = |control: &mut ServiceControl, unix_ms| {
             control.set_drained(slot, !body.undo, by, unix_ms);
         };

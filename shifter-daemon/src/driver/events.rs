@@ -29,7 +29,15 @@ pub struct Happening<'a> {
 impl Driver {
     /// Records what happened, with the share that is in force now.
     pub(super) fn record(&mut self, happening: Happening<'_>) {
-        let Happening { service, by, what, slot, detail, before_bp, took_ns } = happening;
+        let Happening {
+            service,
+            by,
+            what,
+            slot,
+            detail,
+            before_bp,
+            took_ns,
+        } = happening;
         let event = Event {
             seq: 0,
             unix_ms: unix_ms(),

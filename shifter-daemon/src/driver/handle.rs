@@ -104,7 +104,12 @@ impl DriverHandle {
             message: "shifterd is stopping and takes no more requests".into(),
             help: "traffic stays steered; start it again with: systemctl start shifterd".into(),
         };
-        let call = Call { request, actor, arrived, reply };
+        let call = Call {
+            request,
+            actor,
+            arrived,
+            reply,
+        };
         self.calls.send(call).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }

@@ -55,12 +55,24 @@ impl Inbox {
     ) -> Self {
         let mut tick = interval(tick_interval);
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        Self { calls, probes, swept, tick, probes_had_turn: false }
+        Self {
+            calls,
+            probes,
+            swept,
+            tick,
+            probes_had_turn: false,
+        }
     }
 
     /// Waits for the next input.
     pub async fn next(&mut self) -> Input {
-        let Self { calls, probes, swept, tick, probes_had_turn } = self;
+        let Self {
+            calls,
+            probes,
+            swept,
+            tick,
+            probes_had_turn,
+        } = self;
         let mut batch = Vec::new();
         loop {
             let others = async {
@@ -107,7 +119,11 @@ mod tests {
         let addr = SocketAddr::from(([10, 0, 0, 1], port));
         let now = Instant::now();
         ProbeEvent {
-            key: TargetKey { service: "orders".into(), slot: Slot::A, addr },
+            key: TargetKey {
+                service: "orders".into(),
+                slot: Slot::A,
+                addr,
+            },
             ready: true,
             reason: String::new(),
             caused_at: now,
@@ -136,11 +152,21 @@ mod tests {
         let (probes, probe_events) = mpsc::channel(probes_count);
         let (swept, sweeps) = mpsc::channel(1);
         let inbox = Inbox::new(calls, probe_events, sweeps, Duration::from_secs(10));
-        (inbox, Senders { handle, probes, swept })
+        (
+            inbox,
+            Senders {
+                handle,
+                probes,
+                swept,
+            },
+        )
     }
 
     fn swept() -> Swept {
-        Swept { publications_count: 0, census: Ok(Census::default()) }
+        Swept {
+            publications_count: 0,
+            census: Ok(Census::default()),
+        }
     }
 
     /// Keeps calls waiting until the handle is gone.
@@ -184,7 +210,9 @@ mod tests {
             turns.entry(name(&input)).or_default().push(turn);
         }
         assert_eq!(turns["probes"], [0, 2, 4, 6, 7, 8, 9], "{turns:?}");
-        let mut others: Vec<_> = ["call", "swept", "tick"].map(|who| turns[who].clone()).concat();
+        let mut others: Vec<_> = ["call", "swept", "tick"]
+            .map(|who| turns[who].clone())
+            .concat();
         others.sort_unstable();
         assert_eq!(others, [1, 3, 5], "{turns:?}");
     }
@@ -221,7 +249,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn without_probes_the_others_go_on() {
-        let (mut inbox, Senders { handle: _handle, probes, swept: sweeps }) = inbox(8);
+        let (
+            mut inbox,
+            Senders {
+                handle: _handle,
+                probes,
+                swept: sweeps,
+            },
+        ) = inbox(8);
         probes.try_send(event(1)).expect("room");
         drop(probes);
         let begin = tokio::time::Instant::now();
@@ -231,6 +266,10 @@ mod tests {
         assert_eq!(name(&inbox.next().await), "swept");
         assert_eq!(begin.elapsed(), Duration::ZERO);
         assert_eq!(name(&inbox.next().await), "tick");
-        assert_eq!(begin.elapsed(), Duration::from_secs(10), "one interval later, not at once");
+        assert_eq!(
+            begin.elapsed(),
+            Duration::from_secs(10),
+            "one interval later, not at once"
+        );
     }
 }

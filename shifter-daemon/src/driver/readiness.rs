@@ -15,7 +15,9 @@ impl Driver {
         let mut news: BTreeMap<String, Vec<ProbeEvent>> = BTreeMap::new();
         for event in events {
             if self.note_probe(&event) {
-                news.entry(event.key.service.clone()).or_default().push(event);
+                news.entry(event.key.service.clone())
+                    .or_default()
+                    .push(event);
             }
         }
         for (name, events) in news {
@@ -26,13 +28,17 @@ impl Driver {
             };
             for event in events {
                 let took = stored_at.map_or(Duration::ZERO, |at| {
-                    at.checked_duration_since(event.caused_at).unwrap_or(Duration::ZERO)
+                    at.checked_duration_since(event.caused_at)
+                        .unwrap_or(Duration::ZERO)
                 });
                 let TargetKey { slot, addr, .. } = event.key;
                 let (what, detail) = if event.ready {
                     ("ready", format!("slot {slot}: {addr} is ready{trouble}"))
                 } else {
-                    ("not ready", format!("slot {slot}: {addr} {}{trouble}", event.reason))
+                    (
+                        "not ready",
+                        format!("slot {slot}: {addr} {}{trouble}", event.reason),
+                    )
                 };
                 self.record(Happening {
                     service: &name,
@@ -49,7 +55,11 @@ impl Driver {
 
     /// Notes what a probe found. Says whether that is news.
     fn note_probe(&mut self, event: &ProbeEvent) -> bool {
-        let TargetKey { service, slot, addr } = &event.key;
+        let TargetKey {
+            service,
+            slot,
+            addr,
+        } = &event.key;
         let health = if event.ready {
             BackendHealth::ready()
         } else {
@@ -65,7 +75,11 @@ impl Driver {
         let mut targets = BTreeMap::new();
         for (name, control) in &self.services {
             for (slot, addr) in control.backends() {
-                let key = TargetKey { service: name.clone(), slot, addr };
+                let key = TargetKey {
+                    service: name.clone(),
+                    slot,
+                    addr,
+                };
                 let target = Target {
                     spec: control.spec().readiness.clone(),
                     initially_ready: control.health(slot, addr).is_some_and(|h| h.ready),

@@ -6,7 +6,11 @@ use super::Driver;
 use crate::{control::ServiceControl, dataplane::DataplaneError};
 
 pub fn refusal(code: &str, message: String, help: String) -> Refusal {
-    Refusal { code: code.into(), message, help }
+    Refusal {
+        code: code.into(),
+        message,
+        help,
+    }
 }
 
 /// What the packet path did not do.
@@ -35,6 +39,10 @@ impl Driver {
         } else {
             format!("services are: {}", names.join(", "))
         };
-        refusal("unknown_service", format!("there is no service {name}"), help)
+        refusal(
+            "unknown_service",
+            format!("there is no service {name}"),
+            help,
+        )
     }
 }

@@ -7,7 +7,11 @@ use shifter_common::{
     wire::{Changed, EstablishedPolicy, Refusal, Rollback},
 };
 
-use super::{Answer, Driver, Reply, commands::{Change, Order}, send, weight};
+use super::{
+    Answer, Driver, Reply,
+    commands::{Change, Order},
+    send, weight,
+};
 use crate::{control::ServiceControl, dataplane::FlowTable};
 
 impl Driver {
@@ -38,9 +42,17 @@ impl Driver {
     ) -> Result<(Slot, EstablishedPolicy, Changed), Refusal> {
         let control = self.known(name)?;
         let canary = control.canary();
-        let policy = body.established.unwrap_or(control.spec().rollback_established);
-        let change =
-            Change { service: name, what: "rollback", slot: Some(canary), by, arrived, order: Order::KernelFirst };
+        let policy = body
+            .established
+            .unwrap_or(control.spec().rollback_established);
+        let change = Change {
+            service: name,
+            what: "rollback",
+            slot: Some(canary),
+            by,
+            arrived,
+            order: Order::KernelFirst,
+        };
         let decide = |control: &mut ServiceControl, unix_ms| control.set_weight(0, by, unix_ms);
         let changed = self.change(&change, decide, weight::describe)?;
         Ok((canary, policy, changed))

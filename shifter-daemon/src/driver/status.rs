@@ -33,8 +33,11 @@ struct Draft {
 
 impl Driver {
     pub(super) fn answer_status(&self, reply: Answer) {
-        let drafts: Result<Vec<Draft>, DataplaneError> =
-            self.services.iter().map(|(name, control)| self.draft(name, control)).collect();
+        let drafts: Result<Vec<Draft>, DataplaneError> = self
+            .services
+            .iter()
+            .map(|(name, control)| self.draft(name, control))
+            .collect();
         let parts = drafts.and_then(|drafts| Ok((drafts, self.dataplane.verdicts()?)));
         let (drafts, verdicts) = match parts {
             Ok(parts) => parts,
@@ -65,8 +68,10 @@ impl Driver {
             let answer = table.sweep().map(|census| {
                 status.daemon.flows_count = census.entries_count;
                 status.daemon.flows_capacity_count = table.capacity_count();
-                status.services =
-                    drafts.into_iter().map(|draft| draft.finish(&census)).collect();
+                status.services = drafts
+                    .into_iter()
+                    .map(|draft| draft.finish(&census))
+                    .collect();
                 Reply::Status(Box::new(status))
             });
             send(reply, answer.map_err(Refusal::from));
@@ -74,14 +79,18 @@ impl Driver {
     }
 
     pub(super) fn answer_service(&self, name: &str, reply: Answer) {
-        let draft = self.known(name).and_then(|control| Ok(self.draft(name, control)?));
+        let draft = self
+            .known(name)
+            .and_then(|control| Ok(self.draft(name, control)?));
         let draft = match draft {
             Ok(draft) => draft,
             Err(refused) => return send(reply, Err(refused)),
         };
         let table = self.flow_table();
         tokio::task::spawn_blocking(move || {
-            let answer = table.sweep().map(|census| Reply::Service(Box::new(draft.finish(&census))));
+            let answer = table
+                .sweep()
+                .map(|census| Reply::Service(Box::new(draft.finish(&census))));
             send(reply, answer.map_err(Refusal::from));
         });
     }
@@ -163,7 +172,12 @@ impl Driver {
 
 impl Draft {
     fn finish(self, census: &Census) -> ServiceStatus {
-        let Self { mut status, indexes, leaving, mut overdue } = self;
+        let Self {
+            mut status,
+            indexes,
+            leaving,
+            mut overdue,
+        } = self;
         let live = |index: &u32| census.live.get(index).copied().unwrap_or(0);
         for (place, slot) in status.slots.iter_mut().enumerate() {
             for (backend, index) in slot.backends.iter_mut().zip(&indexes[place]) {
@@ -262,9 +276,17 @@ const fn counts(flows: &abi::FlowCounters) -> FlowCounts {
 
 fn wire_flow(flow: &ListedFlow) -> Option<Flow> {
     Some(Flow {
-        client: flow.key.client.to_socket_addr(flow.key.client_port).to_string(),
+        client: flow
+            .key
+            .client
+            .to_socket_addr(flow.key.client_port)
+            .to_string(),
         vip: flow.vip.to_string(),
-        backend: flow.entry.backend.to_socket_addr(flow.entry.backend_port).to_string(),
+        backend: flow
+            .entry
+            .backend
+            .to_socket_addr(flow.entry.backend_port)
+            .to_string(),
         slot: flow.entry.slot(),
         cohort: flow.entry.cohort,
         phase: Phase::from_u32(flow.entry.phase)?,

@@ -19,7 +19,10 @@ impl Driver {
         let (table, publications_count) = (self.flow_table(), self.publications_count);
         tokio::task::spawn_blocking(move || {
             // A sweep that finds the last one's result still unread is dropped.
-            let _ = swept.try_send(Swept { publications_count, census: table.sweep() });
+            let _ = swept.try_send(Swept {
+                publications_count,
+                census: table.sweep(),
+            });
         });
     }
 

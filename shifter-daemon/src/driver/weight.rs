@@ -7,7 +7,11 @@ use shifter_common::{
     wire::{Changed, Refusal, SetWeight},
 };
 
-use super::{Driver, commands::{Change, Order}, refusal::refusal};
+use super::{
+    Driver,
+    commands::{Change, Order},
+    refusal::refusal,
+};
 use crate::control::{ServiceControl, ServiceRecord};
 
 impl Driver {
@@ -22,7 +26,10 @@ impl Driver {
         if body.weight_bp > WEIGHT_FULL_BP {
             return Err(refusal(
                 "bad_request",
-                format!("weight_bp is {}, but at most {WEIGHT_FULL_BP}", body.weight_bp),
+                format!(
+                    "weight_bp is {}, but at most {WEIGHT_FULL_BP}",
+                    body.weight_bp
+                ),
                 "a weight is given in basis points: 500 is 5 %".into(),
             ));
         }
@@ -35,8 +42,19 @@ impl Driver {
             ));
         }
         // Taking all traffic back is what a rollback does.
-        let order = if body.weight_bp == 0 { Order::KernelFirst } else { Order::DiskFirst };
-        let change = Change { service: name, what: "weight", slot: None, by, arrived, order };
+        let order = if body.weight_bp == 0 {
+            Order::KernelFirst
+        } else {
+            Order::DiskFirst
+        };
+        let change = Change {
+            service: name,
+            what: "weight",
+            slot: None,
+            by,
+            arrived,
+            order,
+        };
         let decide = |control: &mut ServiceControl, unix_ms| {
             control.set_weight(body.weight_bp, by, unix_ms);
         };
@@ -46,7 +64,11 @@ impl Driver {
 
 /// What became of the weight.
 pub fn describe(old: &ServiceRecord, new: &ServiceRecord) -> String {
-    format!("weight {} -> {}", percent(old.weight_bp), percent(new.weight_bp))
+    format!(
+        "weight {} -> {}",
+        percent(old.weight_bp),
+        percent(new.weight_bp)
+    )
 }
 
 /// Basis points as people read them: `5 %`, `0.5 %`.

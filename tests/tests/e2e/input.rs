@@ -8,7 +8,13 @@ use shifter_tests::{load::Plan, world::Family};
 use crate::stage::{ORDERS, Stage, vip};
 
 /// method, path, body, expected status, words the refusal must contain
-type Row = (&'static str, &'static str, Option<&'static str>, u16, &'static [&'static str]);
+type Row = (
+    &'static str,
+    &'static str,
+    Option<&'static str>,
+    u16,
+    &'static [&'static str],
+);
 const REQUESTS: &[Row] = &[
     (
         "GET",

@@ -34,7 +34,11 @@ pub fn scripts() -> Vec<Script> {
                         Out(fin_back.clone(), SteeredReply, Some(fin_back.from(V))),
                         In(tcp(C, A, SYN, 8_000_000, 0), PassForeign, None),
                         Out(tcp(A, C, SYN | ACK, 70, 8_000_001), PassDirect, None),
-                        Out(tcp(A, C, ACK, 71, 8_000_001).payload("hello"), PassDirect, None),
+                        Out(
+                            tcp(A, C, ACK, 71, 8_000_001).payload("hello"),
+                            PassDirect,
+                            None,
+                        ),
                     ],
                 ]
                 .concat()
@@ -100,7 +104,11 @@ pub fn scripts() -> Vec<Script> {
                 let syn = tcp(C, V, SYN, 100, 0);
                 vec![
                     In(syn.clone(), SteeredNew, Some(syn.to(A))),
-                    Out(tcp(A, C, ACK, 71, 8_000_001).payload("hello"), PassDirect, None),
+                    Out(
+                        tcp(A, C, ACK, 71, 8_000_001).payload("hello"),
+                        PassDirect,
+                        None,
+                    ),
                 ]
             },
             counters: &[
@@ -120,7 +128,11 @@ pub fn scripts() -> Vec<Script> {
                     Out(refusal.clone(), SteeredReply, Some(refusal.from(V))),
                     In(tcp(C, A, SYN, 8_000_000, 0), PassForeign, None),
                     Out(tcp(A, C, SYN | ACK, 70, 8_000_001), PassDirect, None),
-                    Out(tcp(A, C, ACK, 71, 8_000_001).payload("hello"), PassDirect, None),
+                    Out(
+                        tcp(A, C, ACK, 71, 8_000_001).payload("hello"),
+                        PassDirect,
+                        None,
+                    ),
                 ]
             },
             counters: &[

@@ -75,7 +75,11 @@ pub fn scripts() -> Vec<Script> {
             plan: plan(),
             steps: [
                 opened(),
-                vec![In(ack(90_000_000), SteeredFlow, Some(ack(90_000_000).to(A)))],
+                vec![In(
+                    ack(90_000_000),
+                    SteeredFlow,
+                    Some(ack(90_000_000).to(A)),
+                )],
             ]
             .concat(),
             counters: &[

@@ -1,12 +1,18 @@
 //! The real kernel programs over maps filled by the daemon's own publication, run on single packets
 //! by BPF_PROG_TEST_RUN.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    os::fd::{AsFd as _, AsRawFd as _},
+    path::Path,
+};
 
 use aya::{
     Ebpf, EbpfLoader,
+    maps::{MapData, MapType},
     programs::{Program, SchedClassifier, TestRun as _, TestRunOptions, Xdp},
 };
+use nix::libc;
 use shifter_common::{
     abi::{BackendCounters, FlowCounters, SlotCounters, map, program},
     verdict::{Action, Verdict},
@@ -33,7 +39,8 @@ pub struct Ran {
 
 /// A dataplane of its own, without interfaces.
 pub struct Kernel {
-    pub dataplane: BpfDataplane,
+    /// `None` only while it is opened anew: two cannot hold the same pins.
+    dataplane: Option<BpfDataplane>,
     programs: Ebpf,
     hook: Hook,
     bpffs: Bpffs,
@@ -59,6 +66,23 @@ pub fn node(bpffs: &Path) -> NodeSpec {
 }
 
 impl Kernel {
+    /// The daemon's side.
+    pub fn dataplane(&mut self) -> &mut BpfDataplane {
+        self.dataplane.as_mut().expect("opened")
+    }
+
+    /// Empties all maps, so that the next script finds the kernel as a new one. Loading the programs
+    /// again for each script would take a second each.
+    pub fn wipe(&mut self) {
+        self.dataplane = None;
+        let pins = self.bpffs.path().join("shifter").join("v1").join("maps");
+        for name in map::ALL {
+            let data = MapData::from_pin(pins.join(name)).expect("the pin");
+            empty(&data);
+        }
+        self.dataplane = Some(BpfDataplane::open(&node(self.bpffs.path())).expect("a dataplane"));
+    }
+
     pub fn new(hook: Hook) -> Self {
         let bpffs = Bpffs::mount("packets");
         let node = node(bpffs.path());
@@ -83,7 +107,7 @@ impl Kernel {
             }
         }
         Self {
-            dataplane,
+            dataplane: Some(dataplane),
             programs,
             hook,
             bpffs,
@@ -92,13 +116,18 @@ impl Kernel {
 
     /// Ends this dataplane as a daemon's end does: everything stays pinned.
     pub fn leave(self) -> Bpffs {
-        let Self { dataplane, programs, bpffs, .. } = self;
+        let Self {
+            dataplane,
+            programs,
+            bpffs,
+            ..
+        } = self;
         drop((dataplane, programs));
         bpffs
     }
 
     pub fn publish(&mut self, plan: &ServicePlan) {
-        self.dataplane.publish(plan).expect("the plan is good");
+        self.dataplane().publish(plan).expect("the plan is good");
     }
 
     pub fn ingress(&self, frame: &[u8]) -> Ran {
@@ -156,12 +185,21 @@ impl Kernel {
     }
 
     pub fn verdicts(&self) -> Vec<u64> {
-        self.dataplane.verdicts().expect("counters")
+        self.dataplane
+            .as_ref()
+            .expect("opened")
+            .verdicts()
+            .expect("counters")
     }
 
     /// Every counter of a service that is not zero, by a readable name.
     pub fn counters(&self, service: &str) -> BTreeMap<String, u64> {
-        let reading = self.dataplane.read(service).expect("counters");
+        let reading = self
+            .dataplane
+            .as_ref()
+            .expect("opened")
+            .read(service)
+            .expect("counters");
         let mut named = BTreeMap::new();
         for (slot, counters) in ["a", "b"].into_iter().zip(&reading.slots) {
             // Taken apart, so that a new counter cannot be forgotten here.
@@ -191,6 +229,54 @@ impl Kernel {
         }
         named.retain(|_, count| *count != 0);
         named
+    }
+}
+
+/// Removes all elements of a hash map, or overwrites those of an array with zeros.
+fn empty(data: &MapData) {
+    const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
+    const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
+    const BPF_MAP_GET_NEXT_KEY: libc::c_long = 4;
+    #[repr(C)]
+    struct Attr {
+        map_fd: u32,
+        pad: u32,
+        key: u64,
+        value: u64,
+        flags: u64,
+    }
+    let info = data.info().expect("the map");
+    let is_hash = matches!(
+        info.map_type().expect("a type"),
+        MapType::Hash | MapType::LruHash
+    );
+    let mut key = vec![0_u8; info.key_size() as usize];
+    // Values of per-CPU maps are given for every possible CPU, eight bytes apart.
+    let value = vec![0_u8; (info.value_size() as usize).next_multiple_of(8) * 512];
+    let call = |command: libc::c_long, key: u64, value: u64| {
+        let attr = Attr {
+            map_fd: data.fd().as_fd().as_raw_fd() as u32,
+            pad: 0,
+            key,
+            value,
+            flags: 0,
+        };
+        // SAFETY: the pointers are to live buffers of at least the map's key and value sizes.
+        unsafe { libc::syscall(libc::SYS_bpf, command, &raw const attr, size_of::<Attr>()) == 0 }
+    };
+    if is_hash {
+        while call(BPF_MAP_GET_NEXT_KEY, 0, key.as_mut_ptr() as u64) {
+            assert!(call(BPF_MAP_DELETE_ELEM, key.as_ptr() as u64, 0));
+        }
+    } else {
+        for index in 0..info.max_entries() {
+            let key = index.to_ne_bytes();
+            assert!(call(
+                BPF_MAP_UPDATE_ELEM,
+                key.as_ptr() as u64,
+                value.as_ptr() as u64
+            ));
+        }
     }
 }
 

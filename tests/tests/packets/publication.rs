@@ -27,7 +27,11 @@ fn slot(count: u16, first_port: u16) -> SlotPlan {
 
 fn v4_only(slots: [SlotPlan; 2]) -> ServicePlan {
     let vips = vec![V.parse().expect("an address")];
-    ServicePlan { vips, slots, ..plan() }
+    ServicePlan {
+        vips,
+        slots,
+        ..plan()
+    }
 }
 
 /// Ports that two hundred new flows are sent to.
@@ -36,7 +40,10 @@ fn reached(kernel: &Kernel, network: u8) -> BTreeSet<u16> {
         .map(|i| {
             let from = SocketAddr::from(([10, 9, 0, network], 20_000 + i));
             let to: SocketAddr = V.parse().expect("an address");
-            let syn = shifter_tests::packet::Packet::tcp(from, to).flags(SYN).seq(1).build();
+            let syn = shifter_tests::packet::Packet::tcp(from, to)
+                .flags(SYN)
+                .seq(1)
+                .build();
             let ran = kernel.ingress(&syn);
             assert_eq!(ran.verdict, Verdict::SteeredNew);
             u16::from_be_bytes([ran.bytes[36], ran.bytes[37]])
@@ -50,12 +57,26 @@ fn a_table_that_does_not_fit_keeps_no_failed_backend_in_the_other_slot() {
     kernel.publish(&v4_only([slot(2, 1_000), slot(0, 0)]));
     // Fifty backends take 8,191 entries of 8,192, of which slot a has some.
     let mut both = v4_only([slot(2, 1_000), slot(50, 2_000)]);
-    let error = kernel.dataplane.publish(&both).expect_err("slot b does not fit").to_string();
-    assert!(error.contains("no room for a lookup table of 8191 entries"), "{error}");
+    let error = kernel
+        .dataplane()
+        .publish(&both)
+        .expect_err("slot b does not fit")
+        .to_string();
+    assert!(
+        error.contains("no room for a lookup table of 8191 entries"),
+        "{error}"
+    );
     assert!(error.contains("raise [tables] table_entries"), "{error}");
     both.slots[0].backends[0].ready = false;
-    kernel.dataplane.publish(&both).expect_err("slot b still does not fit");
-    assert_eq!(reached(&kernel, 7), BTreeSet::from([1_001]), "slot a's failed backend is out");
+    kernel
+        .dataplane()
+        .publish(&both)
+        .expect_err("slot b still does not fit");
+    assert_eq!(
+        reached(&kernel, 7),
+        BTreeSet::from([1_001]),
+        "slot a's failed backend is out"
+    );
     let mut without_b = both;
     without_b.slots[1] = slot(0, 0);
     kernel.publish(&without_b);
@@ -66,25 +87,44 @@ fn a_table_that_does_not_fit_keeps_no_failed_backend_in_the_other_slot() {
 fn a_ninth_vip_is_refused_before_anything_changes() {
     let mut kernel = Kernel::new(Hook::Tc);
     let vips = |first: u8| -> Vec<SocketAddr> {
-        (first..first + 8).map(|i| SocketAddr::from(([10, 0, 0, i], 443))).collect()
+        (first..first + 8)
+            .map(|i| SocketAddr::from(([10, 0, 0, i], 443)))
+            .collect()
     };
-    let base = ServicePlan { vips: vips(100), ..v4_only([slot(1, 1_000), slot(1, 2_000)]) };
+    let base = ServicePlan {
+        vips: vips(100),
+        ..v4_only([slot(1, 1_000), slot(1, 2_000)])
+    };
     kernel.publish(&base);
-    let before = kernel.dataplane.published().expect("services");
-    let moved = ServicePlan { vips: vips(101), weight_bp: 10_000, ..base };
-    let error = kernel.dataplane.publish(&moved).expect_err("nine VIPs").to_string();
+    let before = kernel.dataplane().published().expect("services");
+    let moved = ServicePlan {
+        vips: vips(101),
+        weight_bp: 10_000,
+        ..base
+    };
+    let error = kernel
+        .dataplane()
+        .publish(&moved)
+        .expect_err("nine VIPs")
+        .to_string();
     assert!(error.contains("more than 8 VIPs"), "{error}");
-    assert_eq!(kernel.dataplane.published().expect("services"), before);
+    assert_eq!(kernel.dataplane().published().expect("services"), before);
 }
 
 #[test]
 fn a_new_service_that_does_not_fit_leaves_nothing() {
     let mut kernel = Kernel::new(Hook::Tc);
     let large = v4_only([slot(50, 1_000), slot(2, 2_000)]);
-    kernel.dataplane.publish(&large).expect_err("the second table does not fit");
-    assert_eq!(kernel.dataplane.published().expect("services"), []);
+    kernel
+        .dataplane()
+        .publish(&large)
+        .expect_err("the second table does not fit");
+    assert_eq!(kernel.dataplane().published().expect("services"), []);
     // Its addresses are free for another service.
-    let other = ServicePlan { name: "other".into(), ..v4_only([slot(1, 1_000), slot(0, 0)]) };
+    let other = ServicePlan {
+        name: "other".into(),
+        ..v4_only([slot(1, 1_000), slot(0, 0)])
+    };
     kernel.publish(&other);
     assert_eq!(reached(&kernel, 7), BTreeSet::from([1_000]));
 }
@@ -93,14 +133,18 @@ fn a_new_service_that_does_not_fit_leaves_nothing() {
 fn what_is_pinned_is_adopted_with_the_sizes_it_was_built_with() {
     let mut kernel = Kernel::new(Hook::Tc);
     kernel.publish(&plan());
-    let before = kernel.dataplane.published().expect("services");
+    let before = kernel.dataplane().published().expect("services");
     let bpffs = kernel.leave();
     for services_count in [2, 4, 8] {
         let mut node = node(bpffs.path());
         node.sizes.services_count = services_count;
         let found = BpfDataplane::open(&node).expect("opens");
         assert!(found.was_adopted());
-        assert_eq!(found.published().expect("services"), before, "{services_count}");
+        assert_eq!(
+            found.published().expect("services"),
+            before,
+            "{services_count}"
+        );
     }
 }
 

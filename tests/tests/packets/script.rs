@@ -51,8 +51,8 @@ impl Script {
     }
 
     /// What differs from the expectation; empty if nothing does.
-    fn run(&self, hook: Hook) -> Vec<String> {
-        let mut kernel = Kernel::new(hook);
+    fn run(&self, kernel: &mut Kernel, hook: Hook) -> Vec<String> {
+        kernel.wipe();
         kernel.publish(&self.plan);
         let mut faults = Vec::new();
         let mut verdicts: BTreeMap<Verdict, u64> = BTreeMap::new();
@@ -78,7 +78,10 @@ impl Script {
                     continue;
                 }
                 Step::Reset(slot, expected) => {
-                    let count = kernel.dataplane.flow_table().reset(&self.plan.name, *slot);
+                    let count = kernel
+                        .dataplane()
+                        .flow_table()
+                        .reset(&self.plan.name, *slot);
                     let count = count.expect("the kernel resets");
                     if count != *expected {
                         faults.push(format!(
@@ -105,7 +108,7 @@ impl Script {
                 faults.push(format!("{place}: {difference}"));
             }
         }
-        faults.extend(self.compare_counters(&kernel, &verdicts, hook));
+        faults.extend(self.compare_counters(kernel, &verdicts, hook));
         faults
     }
 
@@ -180,7 +183,11 @@ impl Script {
 
 /// Runs all scripts and reports every fault of every one of them.
 pub fn run_all(scripts: &[Script], hook: Hook) {
-    let faults: Vec<String> = scripts.iter().flat_map(|script| script.run(hook)).collect();
+    let mut kernel = Kernel::new(hook);
+    let faults: Vec<String> = scripts
+        .iter()
+        .flat_map(|script| script.run(&mut kernel, hook))
+        .collect();
     assert!(
         faults.is_empty(),
         "{} faults:\n{}",

@@ -68,7 +68,7 @@ impl Daemon {
         let ask = || {
             self.child.check()?;
             // Before its socket is there, nobody answers.
-            let Ok(status) = self.status() else {
+            let Ok(status) = self.ask() else {
                 return Ok(None);
             };
             Ok(service(&status)
@@ -76,8 +76,8 @@ impl Daemon {
                 .map(drop))
         };
         child::wait_until(START_LIMIT, ask, || {
-            let why = match self.status() {
-                Err(error) => format!("shifterd does not answer: {error:#}"),
+            let why = match self.ask() {
+                Err(error) => format!("shifterd does not tell its status: {error:#}"),
                 Ok(status) => lacking(&status),
             };
             format!("{why}{}", self.child.tail())
@@ -87,19 +87,21 @@ impl Daemon {
     /// `GET /v1/status`
     ///
     /// # Errors
-    /// It does not answer, or not with a status.
+    /// It has ended, does not answer, or not with a status; the error carries the end of its log.
     pub fn status(&self) -> anyhow::Result<Status> {
+        self.child.check()?;
+        let status = self.ask();
+        status.with_context(|| format!("shifterd does not tell its status{}", self.child.tail()))
+    }
+
+    fn ask(&self) -> anyhow::Result<Status> {
         let answer = http::get_unix(&self.socket, "/v1/status")
             .with_context(|| format!("no answer at {}", self.socket.display()))?;
         if answer.status != 200 {
             let said = String::from_utf8_lossy(&answer.body);
-            bail!(
-                "shifterd answers GET /v1/status with {}: {}",
-                answer.status,
-                said.trim()
-            );
+            bail!("it answers with {}: {}", answer.status, said.trim());
         }
-        serde_json::from_slice(&answer.body).context("shifterd's status cannot be read")
+        serde_json::from_slice(&answer.body).context("its answer cannot be read")
     }
 
     /// Where its programs see packets: `tc` or `xdp`.

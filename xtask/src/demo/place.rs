@@ -129,8 +129,11 @@ pub fn clear_leftovers() -> Vec<u32> {
         if start_ticks(pid) == Some(started) {
             continue;
         }
-        complain(&remove(&entry.path()));
-        cleared.push(pid);
+        let complaints = remove(&entry.path());
+        complain(&complaints);
+        if complaints.is_empty() {
+            cleared.push(pid);
+        }
     }
     cleared
 }

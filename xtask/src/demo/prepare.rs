@@ -25,25 +25,22 @@ pub fn prepare(workspace: &Workspace, profile: Profile) -> anyhow::Result<PathBu
     packages::ensure(workspace, &[Purpose::Demo])?;
     let toolchain = toolchain::ensure(workspace)?;
     build::kernel(workspace, &toolchain, LIMIT)?;
-    build::binaries(workspace, profile)?;
-    load_client(workspace, profile)?;
+    binaries(workspace, profile)?;
     Ok(workspace.target.join(profile.directory()))
 }
 
-fn load_client(workspace: &Workspace, profile: Profile) -> anyhow::Result<()> {
-    let mut command = workspace.cargo();
-    command.args(["build", "--package=shifter-tests", "--bin=shifter-load"]);
-    if profile == Profile::Release {
-        command.arg("--release");
-    }
-    let log = workspace.log("load-build");
+/// Builds shifterd, shifterctl and the load client in one go, which keeps all cores busy.
+fn binaries(workspace: &Workspace, profile: Profile) -> anyhow::Result<()> {
+    let mut command = build::binaries_cargo(workspace, profile);
+    command.args(["--package=shifter-tests", "--bins"]);
+    let log = workspace.log("demo-build");
     let _ = fs::remove_file(&log);
-    let done = process::run(Job::new("load client", command, &log, LIMIT))?;
-    let took = done.success("load client")?;
-    screen::line(
-        Mark::Good,
-        "load client",
-        &format!("built in {}", screen::seconds(took)),
+    let done = process::run(Job::new("binaries", command, &log, LIMIT))?;
+    let took = done.success("binaries")?;
+    let fact = format!(
+        "shifterd, shifterctl and the load client, {}",
+        screen::seconds(took)
     );
+    screen::line(Mark::Good, "binaries", &fact);
     Ok(())
 }

@@ -54,10 +54,14 @@ pub fn way(identity: &Identity) -> anyhow::Result<Way> {
         if asked.is_ok_and(|status| status.success()) {
             return Ok(Way::Sudo { may_ask });
         }
+        if interrupt::requested() {
+            bail!("interrupted");
+        }
     }
     bail!(
-        "the demo makes network namespaces and loads programs, which takes root, and sudo gives \
-         none here: run it as root, or on a terminal where sudo can ask for a password"
+        "the demo makes network namespaces and loads programs, which takes root,\n\
+         and sudo gives none here. Run it as root, or on a terminal where sudo can\n\
+         ask for a password"
     )
 }
 
@@ -90,7 +94,7 @@ pub fn run(may_ask: bool, binaries: &Path, seconds: u32) -> anyhow::Result<ExitC
         }
         if interrupted.is_some_and(|at| at.elapsed() > CLEANUP_LIMIT) {
             bail!(
-                "the part that runs as root has not ended {} after it was asked to: \
+                "the part that runs as root has not ended {} after it was asked to:\n\
                  `sudo kill {}`",
                 screen::seconds(CLEANUP_LIMIT),
                 child.id()

@@ -80,6 +80,18 @@ pub const PROGRAMS: &[Program] = &[
         purposes: &[Purpose::Test, Purpose::Demo],
         why: "enters namespaces",
     },
+    Program {
+        name: "debootstrap",
+        package: "debootstrap",
+        purposes: &[Purpose::Test],
+        why: "builds a system to boot",
+    },
+    Program {
+        name: "systemd-nspawn",
+        package: "systemd-container",
+        purposes: &[Purpose::Test],
+        why: "boots it",
+    },
 ];
 
 /// The programs that any of `purposes` needs.

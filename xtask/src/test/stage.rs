@@ -97,6 +97,10 @@ impl Targets {
 
 /// The test targets that need the kernel, but no network.
 const PACKETS: &[&str] = &["packets"];
+/// The test targets that boot machines of their own.
+const SYSTEMD: &[&str] = &["systemd"];
+/// Both of these.
+const APART: &[&str] = &["packets", "systemd"];
 
 /// The stages in the order in which they run: what fails fast comes first.
 pub const STAGES: &[Stage] = &[
@@ -167,7 +171,18 @@ pub const STAGES: &[Stage] = &[
         budget_s: 720,
         needs: &[Need::Object, Need::Root, Need::Btf, Need::Programs],
         work: Work::Root {
-            targets: Targets::Except(PACKETS),
+            targets: Targets::Except(APART),
+            binaries: true,
+            arguments: &["--test-threads=1"],
+        },
+    },
+    Stage {
+        name: "systemd",
+        about: "the packaged unit on machines that boot a real systemd",
+        budget_s: 240,
+        needs: &[Need::Object, Need::Root, Need::Btf, Need::Programs],
+        work: Work::Root {
+            targets: Targets::Only(SYSTEMD),
             binaries: true,
             arguments: &["--test-threads=1"],
         },
@@ -218,7 +233,7 @@ mod tests {
 
     #[test]
     fn each_target_of_the_root_tests_belongs_to_one_stage() {
-        for target in ["packets", "e2e", "world", "shifter_tests"] {
+        for target in ["packets", "e2e", "systemd", "world", "shifter_tests"] {
             let stages = STAGES
                 .iter()
                 .filter(|stage| {

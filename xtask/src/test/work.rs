@@ -246,6 +246,7 @@ impl Running<'_> {
             ("CARGO_MANIFEST_DIR", package.as_os_str()),
             ("PATH", path.as_os_str()),
             ("SHIFTER_BIN_DIR", binaries.as_os_str()),
+            ("SHIFTER_CACHE", self.workspace.cache.as_os_str()),
         ];
         let elevated = self
             .workspace

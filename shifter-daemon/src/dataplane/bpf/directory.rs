@@ -80,7 +80,10 @@ impl PinDirectory {
         if map::ALL.iter().all(|name| self.map(name).exists()) && self.links().is_dir() {
             return Ok(true);
         }
-        tracing::warn!("{} is not whole: it is removed and built anew", self.path.display());
+        tracing::warn!(
+            "{} is not whole: it is removed and built anew",
+            self.path.display()
+        );
         self.remove()?;
         Ok(false)
     }

@@ -95,10 +95,7 @@ impl BpfFlowTable {
 
     fn for_each(&self, mut visit: impl FnMut(&FlowKey, &FlowEntry)) -> Result<(), DataplaneError> {
         // Handshakes first: a flow that is established meanwhile is then seen twice, never not at all.
-        for (name, data) in [
-            (map::PENDING, &self.pending),
-            (map::FLOWS, &self.flows),
-        ] {
+        for (name, data) in [(map::PENDING, &self.pending), (map::FLOWS, &self.flows)] {
             let fd: BorrowedFd<'_> = data.fd().as_fd();
             sys::for_each_batch(fd, |keys: &[FlowKey], entries: &[FlowEntry]| {
                 keys.iter()

@@ -75,9 +75,16 @@ impl BpfDataplane {
     /// Takes a new service back that could not be put in force. No packet has found it: its VIPs
     /// are claimed last. What cannot be removed is told by the next publication that meets it.
     fn give_up(&mut self, service: u32, plan: &ServicePlan) {
-        self.maps.steering.atomic(service as usize).store(0, Ordering::Release);
-        let vips: Vec<SocketAddr> =
-            self.vips.iter().filter(|(_, e)| e.service == service).map(|(vip, _)| *vip).collect();
+        self.maps
+            .steering
+            .atomic(service as usize)
+            .store(0, Ordering::Release);
+        let vips: Vec<SocketAddr> = self
+            .vips
+            .iter()
+            .filter(|(_, e)| e.service == service)
+            .map(|(vip, _)| *vip)
+            .collect();
         for vip in vips {
             let _ = self.maps.vips.remove(&vip_key(vip, plan.protocol.number()));
             self.vips.remove(&vip);
@@ -343,19 +350,23 @@ impl BpfDataplane {
         }
         let bank = self.word(service).bank(slot);
         let wanted = [false, true].map(|is_v6| candidates(plan, slot, is_v6, indexes));
-        let is_dealt = [false, true].into_iter().zip(&wanted).all(|(is_v6, candidates)| {
-            self.dealt.get(&(service, slot, is_v6)) == Some(candidates)
-        });
+        let is_dealt = [false, true]
+            .into_iter()
+            .zip(&wanted)
+            .all(|(is_v6, candidates)| self.dealt.get(&(service, slot, is_v6)) == Some(candidates));
         if is_dealt {
             return Ok(false);
         }
         let tables = wanted
             .each_ref()
             .map(|candidates| maglev::build(candidates, maglev::table_size(candidates.len())));
-        let is_in_force = [false, true].into_iter().zip(&tables).all(|(is_v6, table)| {
-            let active = self.region(service, slot, is_v6, bank);
-            active.size as usize == table.len() && self.maps.tables.holds(active.base, table)
-        });
+        let is_in_force = [false, true]
+            .into_iter()
+            .zip(&tables)
+            .all(|(is_v6, table)| {
+                let active = self.region(service, slot, is_v6, bank);
+                active.size as usize == table.len() && self.maps.tables.holds(active.base, table)
+            });
         if !is_in_force {
             self.wait_for_readers(service)?;
             for (is_v6, table) in [false, true].into_iter().zip(&tables) {
@@ -427,7 +438,11 @@ impl BpfDataplane {
     ) {
         let (_, at) = self.change_word(service, |word| {
             let word = word.with_eligible(slot, plan.slot(slot).eligible);
-            if has_flipped { word.with_bank(slot, word.bank(slot) ^ 1) } else { word }
+            if has_flipped {
+                word.with_bank(slot, word.bank(slot) ^ 1)
+            } else {
+                word
+            }
         });
         if has_flipped {
             self.flipped.insert(service);

@@ -34,14 +34,22 @@ async fn flows_keep_the_programs_where_they_are_unless_forced() {
              start it again with: systemctl start shifterd",
         )])
         .await;
-    assert_eq!(session.driver.await.expect("ends by itself"), Ended::Detached);
+    assert_eq!(
+        session.driver.await.expect("ends by itself"),
+        Ended::Detached
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn without_flows_there_is_nothing_to_force() {
     let mut session = Session::start(FILES);
-    session.run(&[("detach", "detached memory0, 0 flows broken")]).await;
-    assert_eq!(session.driver.await.expect("ends by itself"), Ended::Detached);
+    session
+        .run(&[("detach", "detached memory0, 0 flows broken")])
+        .await;
+    assert_eq!(
+        session.driver.await.expect("ends by itself"),
+        Ended::Detached
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -50,5 +58,9 @@ async fn a_driver_whose_handles_are_gone_ends_and_leaves_everything_in_force() {
     drop(session.handle);
     assert_eq!(session.driver.await.expect("ends by itself"), Ended::Closed);
     assert!(!session.dataplane.with(|state| state.is_detached));
-    assert!(session.dataplane.with(|state| state.plans.contains_key("orders")));
+    assert!(
+        session
+            .dataplane
+            .with(|state| state.plans.contains_key("orders"))
+    );
 }

@@ -7,9 +7,15 @@ use crate::dataplane::memory::Operation;
 
 const FILES: &[(&str, &str)] = &[("orders.toml", ORDERS)];
 const BEFORE: &[(&str, &str)] = &[
-    ("plan orders", "500 bp, a open [10.1.0.1:80], b open [10.2.0.1:80], published 2"),
+    (
+        "plan orders",
+        "500 bp, a open [10.1.0.1:80], b open [10.2.0.1:80], published 2",
+    ),
     ("record orders", "500 bp by root (uid 0)"),
-    ("event", "root (uid 0): weight: 0 -> 500, stored: weight 0 % -> 5 %, generation 2"),
+    (
+        "event",
+        "root (uid 0): weight: 0 -> 500, stored: weight 0 % -> 5 %, generation 2",
+    ),
     (
         "show orders",
         "500 bp by root (uid 0), effective 500, generation 2\n\
@@ -17,36 +23,81 @@ const BEFORE: &[(&str, &str)] = &[
          b: 0 live of {\"10.2.0.1:80\": 0}",
     ),
 ];
-const COMMANDS: [&str; 3] = ["weight orders 2500", "rollback orders reset", "drain orders b"];
+const COMMANDS: [&str; 3] = [
+    "weight orders 2500",
+    "rollback orders reset",
+    "drain orders b",
+];
 
 #[tokio::test(start_paused = true)]
 async fn what_cannot_be_put_on_disk_is_not_done() {
     let mut session = Session::start(FILES);
-    session.run(&[("weight orders 500", "0 -> 500, generation 2"), ("lock", "")]).await;
+    session
+        .run(&[
+            ("weight orders 500", "0 -> 500, generation 2"),
+            ("lock", ""),
+        ])
+        .await;
     let file = session.dir.path().join("state/state.json");
-    for command in COMMANDS {
-        let refusal = format!(
-            "state: writing {}: Is a directory (os error 21); nothing was changed / free space or \
-             mend the state directory, then try again",
+    let refusal = format!(
+        "state: writing {}: Is a directory (os error 21); nothing was changed / free space or mend \
+         the state directory, then try again",
+        file.display()
+    );
+    session.run(&[("weight orders 2500", &refusal)]).await;
+    session.run(BEFORE).await;
+    assert!(session.dataplane.with(|state| state.resets.is_empty()));
+    session
+        .run(&[
+            ("unlock", ""),
+            ("weight orders 2500", "500 -> 2500, generation 3"),
+        ])
+        .await;
+}
+
+/// Taking a version out of traffic does not wait for a disk that the version may have filled.
+#[tokio::test(start_paused = true)]
+async fn traffic_is_taken_back_even_if_the_disk_refuses() {
+    for (command, done) in [
+        ("rollback orders", "500 -> 0, generation 3"),
+        ("weight orders 0", "500 -> 0, generation 3"),
+        ("drain orders b", "500 -> 500, generation 3"),
+    ] {
+        let mut session = Session::start(FILES);
+        session
+            .run(&[
+                ("weight orders 500", "0 -> 500, generation 2"),
+                ("lock", ""),
+            ])
+            .await;
+        let file = session.dir.path().join("state/state.json");
+        let told = format!(
+            "it is in force, but not on disk (writing {}: Is a directory (os error 21)): a start \
+             that finds no pinned state would undo it; free space, then repeat it",
             file.display()
         );
-        session.run(&[(command, &refusal)]).await;
-        session.run(BEFORE).await;
+        let reply = session.act(command).await;
+        assert!(reply.contains(&told), "{reply}");
+        assert!(reply.starts_with(done), "{reply}");
     }
-    assert!(session.dataplane.with(|state| state.resets.is_empty()));
-    session.run(&[("unlock", ""), ("weight orders 2500", "500 -> 2500, generation 3")]).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_the_kernel_refuses_is_taken_off_the_disk_again() {
     let mut session = Session::start(FILES);
-    session.run(&[("weight orders 500", "0 -> 500, generation 2")]).await;
+    session
+        .run(&[("weight orders 500", "0 -> 500, generation 2")])
+        .await;
     for command in COMMANDS {
         // Refuses the new plan only.
         session.dataplane.with(|state| {
             let good = state.plans["orders"].clone();
             state.on_publish = Some(Box::new(move |plan| {
-                if *plan == good { Ok(()) } else { Err("no room".into()) }
+                if *plan == good {
+                    Ok(())
+                } else {
+                    Err("no room".into())
+                }
             }));
             state.history.truncate(1);
         });
@@ -55,7 +106,12 @@ async fn what_the_kernel_refuses_is_taken_off_the_disk_again() {
         session.run(BEFORE).await;
     }
     assert!(session.dataplane.with(|state| state.resets.is_empty()));
-    session.run(&[("refuse", ""), ("weight orders 2500", "500 -> 2500, generation 3")]).await;
+    session
+        .run(&[
+            ("refuse", ""),
+            ("weight orders 2500", "500 -> 2500, generation 3"),
+        ])
+        .await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -84,14 +140,19 @@ async fn a_kernel_that_refuses_everything_is_asked_again() {
     let published_count = session.dataplane.with(|state| state.history.len());
     tokio::time::sleep(std::time::Duration::from_secs(11)).await;
     assert_eq!(session.service("orders").await.notes, Vec::<String>::new());
-    assert_eq!(session.dataplane.with(|state| state.history.len()), published_count + 1);
+    assert_eq!(
+        session.dataplane.with(|state| state.history.len()),
+        published_count + 1
+    );
 }
 
 /// The worst of all: the disk takes the change, the kernel does not, and then the disk is full.
 #[tokio::test(start_paused = true)]
 async fn what_stays_on_disk_against_all_efforts_is_told() {
     let mut session = Session::start(FILES);
-    session.run(&[("weight orders 500", "0 -> 500, generation 2")]).await;
+    session
+        .run(&[("weight orders 500", "0 -> 500, generation 2")])
+        .await;
     let obstacle = session.obstacle();
     session.dataplane.with(|state| {
         let good = state.plans["orders"].clone();
@@ -113,11 +174,17 @@ async fn what_stays_on_disk_against_all_efforts_is_told() {
     session
         .run(&[
             ("weight orders 2500", &refusal),
-            ("plan orders", "500 bp, a open [10.1.0.1:80], b open [10.2.0.1:80], published 3"),
+            (
+                "plan orders",
+                "500 bp, a open [10.1.0.1:80], b open [10.2.0.1:80], published 3",
+            ),
             ("unlock", ""),
             ("record orders", "2500 bp by root (uid 0)"),
             // As the refusal says.
-            ("weight orders 500", "500 -> 500, generation 2; nothing had to change"),
+            (
+                "weight orders 500",
+                "500 -> 500, generation 2; nothing had to change",
+            ),
             ("record orders", "500 bp by root (uid 0)"),
         ])
         .await;
@@ -126,6 +193,9 @@ async fn what_stays_on_disk_against_all_efforts_is_told() {
 #[tokio::test(start_paused = true)]
 async fn what_the_kernel_does_not_tell_is_a_refusal() {
     let rows = [
+        (Operation::Read, "status"),
+        (Operation::Verdicts, "status"),
+        (Operation::Sweep, "status"),
         (Operation::Read, "show orders"),
         (Operation::Sweep, "show orders"),
         (Operation::Flows, "flows orders"),
@@ -134,9 +204,16 @@ async fn what_the_kernel_does_not_tell_is_a_refusal() {
     ];
     for (operation, command) in rows {
         let mut session = Session::start(FILES);
-        session.dataplane.with(|state| state.failing.insert(operation, "EBADF".into()));
-        session.run(&[(command, "kernel: EBADF / see: shifterctl doctor")]).await;
+        session
+            .dataplane
+            .with(|state| state.failing.insert(operation, "EBADF".into()));
+        session
+            .run(&[(command, "kernel: EBADF / see: shifterctl doctor")])
+            .await;
         session.dataplane.with(|state| state.failing.clear());
-        session.run(&[("weight orders 500", "0 -> 500, generation 2")]).await;
+        session.run(&[("status", "a status")]).await;
+        session
+            .run(&[("weight orders 500", "0 -> 500, generation 2")])
+            .await;
     }
 }

@@ -44,12 +44,18 @@ async fn operators_are_answered_in_a_storm() {
     });
     session
         .run(&[
-            ("show search", "0 bp by shifterd, effective 0, generation 1\n\
+            (
+                "show search",
+                "0 bp by shifterd, effective 0, generation 1\n\
                 a: 0 live of {\"10.1.0.9:80\": 0}\n\
-                b: 0 live of {}, out: no backends"),
-            ("drain search a", "not_eligible: slot b of search is not eligible (no backends): \
+                b: 0 live of {}, out: no backends",
+            ),
+            (
+                "drain search a",
+                "not_eligible: slot b of search is not eligible (no backends): \
                 draining slot a would leave new flows nowhere to go / make slot b ready first; \
-                see: shifterctl status search"),
+                see: shifterctl status search",
+            ),
         ])
         .await;
     for weight_bp in [100, 200, 300] {
@@ -60,7 +66,10 @@ async fn operators_are_answered_in_a_storm() {
         let reply = session.handle.call(request, None, Instant::now()).await;
         assert!(matches!(reply, Ok(Reply::Changed(_))), "{reply:?}");
     }
-    assert!(!storm.is_finished(), "it did not end before the operators were answered");
+    assert!(
+        !storm.is_finished(),
+        "it did not end before the operators were answered"
+    );
     storm.abort();
 }
 
@@ -78,13 +87,27 @@ async fn a_storm_is_read_in_handfuls() {
         last += 1;
     }
     let published_count = session.dataplane.with(|state| {
-        state.history.iter().filter(|plan| plan.name == "orders").count()
+        state
+            .history
+            .iter()
+            .filter(|plan| plan.name == "orders")
+            .count()
     });
-    assert!((2..=20).contains(&published_count), "{published_count} plans for {STORM_COUNT}");
+    assert!(
+        (2..=20).contains(&published_count),
+        "{published_count} plans for {STORM_COUNT}"
+    );
     assert!(last <= 12, "{last} answers while it was read");
     let status = session.status().await;
     assert_eq!(status.events.len(), 100, "the newest are kept");
-    let last = status.events.last().map(|event| (event.seq, event.what.as_str()));
-    assert_eq!(last, Some((u64::from(STORM_COUNT), "ready")), "and none was lost on the way");
-    assert_eq!(status.services[0].slots[1].eligible, true);
+    let last = status
+        .events
+        .last()
+        .map(|event| (event.seq, event.what.as_str()));
+    assert_eq!(
+        last,
+        Some((u64::from(STORM_COUNT), "ready")),
+        "and none was lost on the way"
+    );
+    assert!(status.services[0].slots[1].eligible);
 }

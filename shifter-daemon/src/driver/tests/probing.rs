@@ -15,20 +15,29 @@ async fn a_version_that_fails_is_taken_out_and_let_in_again() {
     Session::start(FILES)
         .run(&[
             ("weight orders 5000", "0 -> 5000, generation 2"),
-            ("fails orders b 10.2.0.1:80 status 503; 3 failures in a row", ""),
+            (
+                "fails orders b 10.2.0.1:80 status 503; 3 failures in a row",
+                "",
+            ),
             (
                 "event",
                 "shifterd: not ready b: 5000 -> 0, stored: slot b: 10.2.0.1:80 status 503; 3 \
                  failures in a row",
             ),
-            ("plan orders", "5000 bp, a open [10.1.0.1:80], b shut [], published 3"),
+            (
+                "plan orders",
+                "5000 bp, a open [10.1.0.1:80], b shut [], published 3",
+            ),
             ("record orders", "5000 bp by root (uid 0)"),
             ("ready orders b 10.2.0.1:80", ""),
             (
                 "event",
                 "shifterd: ready b: 0 -> 5000, stored: slot b: 10.2.0.1:80 is ready",
             ),
-            ("plan orders", "5000 bp, a open [10.1.0.1:80], b open [10.2.0.1:80], published 4"),
+            (
+                "plan orders",
+                "5000 bp, a open [10.1.0.1:80], b open [10.2.0.1:80], published 4",
+            ),
             ("fails orders a 10.1.0.1:80 connection refused", ""),
             (
                 "event",
@@ -49,7 +58,10 @@ async fn another_reason_is_shown_but_is_no_event() {
                 "event",
                 "shifterd: not ready b: 0 -> 0, stored: slot b: 10.2.0.1:80 connection refused",
             ),
-            ("plan orders", "0 bp, a open [10.1.0.1:80], b shut [], published 2"),
+            (
+                "plan orders",
+                "0 bp, a open [10.1.0.1:80], b shut [], published 2",
+            ),
             (
                 "show orders",
                 "0 bp by shifterd, effective 0, generation 2\n\
@@ -68,7 +80,10 @@ async fn what_is_of_no_service_any_more_is_ignored() {
             ("fails orders a 10.2.0.1:80 status 503", ""),
             ("fails orders b 10.2.0.2:80 status 503", ""),
             ("event", "none"),
-            ("plan orders", "0 bp, a open [10.1.0.1:80], b open [10.2.0.1:80], published 1"),
+            (
+                "plan orders",
+                "0 bp, a open [10.1.0.1:80], b open [10.2.0.1:80], published 1",
+            ),
         ])
         .await;
 }
@@ -100,7 +115,10 @@ async fn what_the_kernel_refuses_is_tried_again_and_not_told_as_done() {
         .await;
     tokio::time::sleep(Duration::from_secs(11)).await;
     session
-        .run(&[("plan orders", "5000 bp, a open [10.1.0.1:80], b shut [], published 3")])
+        .run(&[(
+            "plan orders",
+            "5000 bp, a open [10.1.0.1:80], b shut [], published 3",
+        )])
         .await;
 }
 
@@ -108,7 +126,9 @@ async fn what_the_kernel_refuses_is_tried_again_and_not_told_as_done() {
 #[tokio::test(start_paused = true)]
 async fn results_that_come_together_make_one_plan_for_each_service() {
     let mut session = Session::start(FILES);
-    session.run(&[("weight orders 5000", "0 -> 5000, generation 2")]).await;
+    session
+        .run(&[("weight orders 5000", "0 -> 5000, generation 2")])
+        .await;
     let caused_at = Instant::now();
     let rows = [
         ("orders", Slot::A, "10.1.0.1:80"),
@@ -122,7 +142,13 @@ async fn results_that_come_together_make_one_plan_for_each_service() {
             addr: addr.parse().expect("an address"),
         };
         let reason = "status 500".into();
-        let found = ProbeEvent { key, ready: false, reason, caused_at, decided_at: caused_at };
+        let found = ProbeEvent {
+            key,
+            ready: false,
+            reason,
+            caused_at,
+            decided_at: caused_at,
+        };
         session.probes.try_send(found).expect("room");
     }
     let status = session.status().await;
@@ -137,7 +163,10 @@ async fn results_that_come_together_make_one_plan_for_each_service() {
     );
     for event in &status.events[1..] {
         let since_ns = caused_at.elapsed().as_nanos();
-        assert!(u128::from(event.took_ns) <= since_ns, "from the cause on: {event:?}");
+        assert!(
+            u128::from(event.took_ns) <= since_ns,
+            "from the cause on: {event:?}"
+        );
     }
     session
         .run(&[

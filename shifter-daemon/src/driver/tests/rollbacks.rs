@@ -29,7 +29,10 @@ async fn open_connections_stay_unless_they_are_to_be_reset() {
                 ("live orders b 10.2.0.1:80 3", ""),
                 ("weight orders 2500", "0 -> 2500, generation 2"),
                 (command, &expected),
-                ("plan orders", "0 bp, a open [10.1.0.1:80], b open [10.2.0.1:80], published 3"),
+                (
+                    "plan orders",
+                    "0 bp, a open [10.1.0.1:80], b open [10.2.0.1:80], published 3",
+                ),
                 ("record orders", "0 bp by root (uid 0)"),
                 (
                     "event",
@@ -71,11 +74,14 @@ async fn nothing_is_reset_while_the_baseline_is_out() {
                  status 503): slot b takes them all; slot b takes the new flows all the same, so \
                  its open connections were not reset",
             ),
-            ("show orders", "0 bp by root (uid 0), effective 10000, generation 4\n\
+            (
+                "show orders",
+                "0 bp by root (uid 0), effective 10000, generation 4\n\
                 a: 0 live of {\"10.1.0.1:80\": 0}, out: not ready: 10.1.0.1:80 status 503\n\
                 b: 3 live of {\"10.2.0.1:80\": 3}\n\
                 note: slot a takes no new flows (not ready: 10.1.0.1:80 status 503): slot b \
-                takes them all"),
+                takes them all",
+            ),
             // With neither ready there is nothing to come back to, and nothing to keep.
             ("fails orders b 10.2.0.1:80 status 503", ""),
             (
@@ -91,8 +97,12 @@ async fn nothing_is_reset_while_the_baseline_is_out() {
 #[tokio::test(start_paused = true)]
 async fn a_reset_that_fails_does_not_undo_the_rollback() {
     let mut session = Session::start(FILES);
-    session.run(&[("weight orders 2500", "0 -> 2500, generation 2")]).await;
-    session.dataplane.with(|state| state.failing.insert(Operation::Reset, "EPERM".into()));
+    session
+        .run(&[("weight orders 2500", "0 -> 2500, generation 2")])
+        .await;
+    session
+        .dataplane
+        .with(|state| state.failing.insert(Operation::Reset, "EPERM".into()));
     session
         .run(&[
             (

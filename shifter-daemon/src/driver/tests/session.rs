@@ -1,6 +1,6 @@
 //! Scripts of commands, each with what must come of it.
 
-use std::{collections::BTreeMap, fs, path::PathBuf, time::Instant};
+use std::{collections::BTreeMap, fs, net::SocketAddr, path::PathBuf, time::Instant};
 
 use shifter_common::{
     steering::Slot,
@@ -14,7 +14,7 @@ use tokio::{sync::mpsc, task::JoinHandle};
 
 use crate::{
     config_files,
-    dataplane::memory::MemoryDataplane,
+    dataplane::memory::{MemoryDataplane, OnPublish},
     driver::{Actor, Driver, DriverHandle, Ended, Reply, Request},
     probe::{ProbeEvent, Prober, TargetKey},
     state::StateFile,
@@ -59,12 +59,20 @@ impl Session {
 
     /// Starts a driver where there may have been one before.
     pub fn start_in(dir: TempDir, dataplane: MemoryDataplane) -> Self {
+        dataplane.with(|state| state.was_adopted = !state.plans.is_empty());
         let (handle, calls) = DriverHandle::channel(16);
         let (probes, events) = mpsc::channel(16_384);
         let (prober, probed) = mpsc::channel(1_024);
         let driver = driver(&dir, &dataplane, prober);
         let driver = tokio::spawn(driver.run(calls, events));
-        Self { dir, dataplane, handle, probes, probed, driver }
+        Self {
+            dir,
+            dataplane,
+            handle,
+            probes,
+            probed,
+            driver,
+        }
     }
 
     /// Kills the driver, between two inputs, and starts another one.
@@ -77,7 +85,10 @@ impl Session {
     pub async fn kill(self) -> (TempDir, MemoryDataplane) {
         self.driver.abort();
         let ended = self.driver.await;
-        assert!(ended.is_err_and(|error| error.is_cancelled()), "the driver was at work");
+        assert!(
+            ended.is_err_and(|error| error.is_cancelled()),
+            "the driver was at work"
+        );
         (self.dir, self.dataplane)
     }
 
@@ -91,99 +102,91 @@ impl Session {
 
     /// Carries out one command and puts what came of it into words.
     ///
-    /// Requests: `weight SERVICE BP`, `rollback SERVICE [drain|reset]`, `drain SERVICE SLOT`,
-    /// `undrain SERVICE SLOT`, `apply`, `hangup`, `detach [force]`, `show SERVICE`, `flows SERVICE`.
+    /// Requests: see [`request`]; `hangup` is what SIGHUP does.
     /// The world: `ready SERVICE SLOT ADDR`, `fails SERVICE SLOT ADDR WHY`, `write NAME TEXT`,
     /// `remove NAME`, `live SERVICE SLOT ADDR COUNT`, `refuse [WHY]`, `lock`, `unlock`.
     /// Looking: `plan SERVICE`, `record SERVICE`, `event`.
     pub async fn act(&mut self, command: &str) -> String {
         let (verb, rest) = command.split_once(' ').unwrap_or((command, ""));
-        let (service, argument) = rest.split_once(' ').unwrap_or((rest, ""));
-        let name = service.to_owned();
+        let (name, argument) = rest.split_once(' ').unwrap_or((rest, ""));
+        if let Some(request) = request(verb, name, argument) {
+            let root = Actor {
+                uid: 0,
+                name: "root".into(),
+            };
+            return words(self.handle.call(request, Some(root), Instant::now()).await);
+        }
         match verb {
-            "weight" => {
-                let weight_bp = argument.parse().expect("basis points");
-                self.ask(Request::SetWeight(name, SetWeight { weight_bp })).await
+            "hangup" => {
+                return words(self.handle.call(Request::Apply, None, Instant::now()).await);
             }
-            "rollback" => {
-                let established = match argument {
-                    "drain" => Some(EstablishedPolicy::Drain),
-                    "reset" => Some(EstablishedPolicy::Reset),
-                    _ => None,
-                };
-                self.ask(Request::Rollback(name, Rollback { established })).await
+            "plan" => return self.plan(name),
+            "record" => return self.record(name),
+            "event" => {
+                return self
+                    .status()
+                    .await
+                    .events
+                    .last()
+                    .map_or("none".into(), event);
             }
-            "drain" | "undrain" => {
-                let drain = Drain { slot: slot(argument), undo: verb == "undrain" };
-                self.ask(Request::Drain(name, drain)).await
+            "ready" => self.probe(name, argument, None).await,
+            "fails" => {
+                let mut parts = argument.splitn(3, ' ');
+                let backend: Vec<&str> = parts.by_ref().take(2).collect();
+                self.probe(name, &backend.join(" "), parts.next()).await;
             }
-            "apply" => self.ask(Request::Apply).await,
-            "hangup" => words(self.handle.call(Request::Apply, None, Instant::now()).await),
-            "detach" => self.ask(Request::Detach(Detach { force: rest == "force" })).await,
-            "show" => self.ask(Request::Service(name)).await,
-            "flows" => self.ask(Request::Flows(name, 2)).await,
-            "ready" | "fails" => self.probe(verb == "ready", service, argument).await,
-            "write" => done(write(&self.dir, service, argument)),
-            "remove" => {
-                done(fs::remove_file(self.file(service)).expect("a file that is there"))
-            }
+            "write" => write(&self.dir, name, argument),
+            "remove" => fs::remove_file(self.dir.path().join("services.d").join(name))
+                .expect("a file that is there"),
             "live" => {
                 let (backend, count) = argument.rsplit_once(' ').expect("a count");
                 let (slot, addr) = place(backend);
+                let key = (name.to_owned(), slot, addr);
                 let count = count.parse().expect("a count");
-                done(self.dataplane.with(|state| state.live.insert((name, slot, addr), count)))
+                self.dataplane.with(|state| state.live.insert(key, count));
             }
             "refuse" => {
                 let why = rest.to_owned();
-                done(self.dataplane.with(|state| {
-                    state.on_publish = match why.is_empty() {
-                        true => None,
-                        false => Some(Box::new(move |_| Err(why.clone()))),
-                    }
-                }))
+                let on_publish: OnPublish = Box::new(move |_| Err(why.clone()));
+                let on_publish = (!rest.is_empty()).then_some(on_publish);
+                self.dataplane.with(|state| state.on_publish = on_publish);
             }
             // A directory in the place of the file makes every write fail, for root too.
-            "lock" => done(fs::create_dir(self.obstacle()).expect("a writable directory")),
-            "unlock" => done(fs::remove_dir(self.obstacle()).expect("a lock")),
-            "plan" => self.plan(service),
-            "record" => self.record(service),
-            "event" => self.status().await.events.last().map_or("none".into(), event),
+            "lock" => fs::create_dir(self.obstacle()).expect("a writable directory"),
+            "unlock" => fs::remove_dir(self.obstacle()).expect("a lock"),
             _ => panic!("no such command: {command}"),
         }
-    }
-
-    async fn ask(&self, request: Request) -> String {
-        let root = Actor { uid: 0, name: "root".into() };
-        words(self.handle.call(request, Some(root), Instant::now()).await)
+        String::new()
     }
 
     /// Sends what a probe found, and waits until the driver has dealt with it.
-    async fn probe(&self, ready: bool, service: &str, argument: &str) -> String {
-        let (backend, reason) = match ready {
-            true => (argument, "answered"),
-            false => {
-                let (slot, rest) = argument.split_once(' ').expect("a slot");
-                let (addr, why) = rest.split_once(' ').expect("a reason");
-                (&argument[..slot.len() + 1 + addr.len()], why)
-            }
-        };
+    async fn probe(&self, service: &str, backend: &str, failure: Option<&str>) {
         let (slot, addr) = place(backend);
         let now = Instant::now();
         let event = ProbeEvent {
-            key: TargetKey { service: service.into(), slot, addr },
-            ready,
-            reason: reason.into(),
+            key: TargetKey {
+                service: service.into(),
+                slot,
+                addr,
+            },
+            ready: failure.is_none(),
+            reason: failure.unwrap_or("answered").into(),
             caused_at: now,
             decided_at: now,
         };
         self.probes.send(event).await.expect("a driver");
+        // The driver takes what probes find before what anybody asks.
         self.status().await;
-        String::new()
     }
 
     /// Everything that `status` shows.
     pub async fn status(&self) -> Status {
-        match self.handle.call(Request::Status, None, Instant::now()).await {
+        match self
+            .handle
+            .call(Request::Status, None, Instant::now())
+            .await
+        {
             Ok(Reply::Status(status)) => *status,
             other => panic!("{other:?}"),
         }
@@ -191,7 +194,11 @@ impl Session {
 
     /// One service as `status` shows it.
     pub async fn service(&self, name: &str) -> ServiceStatus {
-        match self.handle.call(Request::Service(name.into()), None, Instant::now()).await {
+        match self
+            .handle
+            .call(Request::Service(name.into()), None, Instant::now())
+            .await
+        {
             Ok(Reply::Service(status)) => *status,
             other => panic!("{other:?}"),
         }
@@ -201,7 +208,9 @@ impl Session {
     /// plans were published.
     fn plan(&self, service: &str) -> String {
         self.dataplane.with(|state| {
-            let Some(plan) = state.plans.get(service) else { return "none".into() };
+            let Some(plan) = state.plans.get(service) else {
+                return "none".into();
+            };
             let slots = Slot::ALL.map(|slot| {
                 let part = plan.slot(slot);
                 let ready: Vec<String> = part
@@ -214,7 +223,11 @@ impl Session {
                 format!("{slot} {open} [{}]", ready.join(" "))
             });
             let published_count = state.history.iter().filter(|p| p.name == service).count();
-            format!("{} bp, {}, published {published_count}", plan.weight_bp, slots.join(", "))
+            format!(
+                "{} bp, {}, published {published_count}",
+                plan.weight_bp,
+                slots.join(", ")
+            )
         })
     }
 
@@ -224,14 +237,18 @@ impl Session {
             return "unreadable".into();
         };
         state.service(service).map_or("none".into(), |record| {
-            let drained: Vec<String> =
-                record.drained.iter().map(|(slot, by)| format!(", {slot} by {}", by.by)).collect();
-            format!("{} bp by {}{}", record.weight_bp, record.weight_by, drained.concat())
+            let drained: Vec<String> = record
+                .drained
+                .iter()
+                .map(|(slot, by)| format!(", {slot} by {}", by.by))
+                .collect();
+            format!(
+                "{} bp by {}{}",
+                record.weight_bp,
+                record.weight_by,
+                drained.concat()
+            )
         })
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.dir.path().join("services.d").join(name)
     }
 
     pub fn obstacle(&self) -> PathBuf {
@@ -257,8 +274,39 @@ pub fn write(dir: &TempDir, name: &str, text: &str) {
     fs::write(dir.path().join("services.d").join(name), text).expect("a writable directory");
 }
 
-fn done<T>(_: T) -> String {
-    String::new()
+/// `weight SERVICE BP`, `rollback SERVICE [drain|reset]`, `drain SERVICE SLOT`,
+/// `undrain SERVICE SLOT`, `apply`, `detach [force]`, `status`, `show SERVICE`, `flows SERVICE`.
+fn request(verb: &str, name: &str, argument: &str) -> Option<Request> {
+    let service = name.to_owned();
+    Some(match verb {
+        "weight" => {
+            let weight_bp = argument.parse().expect("basis points");
+            Request::SetWeight(service, SetWeight { weight_bp })
+        }
+        "rollback" => {
+            let established = match argument {
+                "drain" => Some(EstablishedPolicy::Drain),
+                "reset" => Some(EstablishedPolicy::Reset),
+                _ => None,
+            };
+            Request::Rollback(service, Rollback { established })
+        }
+        "drain" | "undrain" => Request::Drain(
+            service,
+            Drain {
+                slot: slot(argument),
+                undo: verb == "undrain",
+            },
+        ),
+        "apply" => Request::Apply,
+        "detach" => Request::Detach(Detach {
+            force: name == "force",
+        }),
+        "status" => Request::Status,
+        "show" => Request::Service(service),
+        "flows" => Request::Flows(service, 2),
+        _ => return None,
+    })
 }
 
 fn slot(text: &str) -> Slot {
@@ -269,7 +317,7 @@ fn slot(text: &str) -> Slot {
     }
 }
 
-fn place(text: &str) -> (Slot, std::net::SocketAddr) {
+fn place(text: &str) -> (Slot, SocketAddr) {
     let (of, addr) = text.split_once(' ').expect("slot and address");
     (slot(of), addr.parse().expect("an address"))
 }
@@ -290,15 +338,27 @@ fn words(reply: Result<Reply, Refusal>) -> String {
         Ok(Reply::Service(status)) => service(&status),
         Ok(Reply::Flows(flows)) => {
             let clients: Vec<String> = flows.flows.into_iter().map(|flow| flow.client).collect();
-            format!("{} of {}: {}", clients.len(), flows.total_count, clients.join(" "))
+            format!(
+                "{} of {}: {}",
+                clients.len(),
+                flows.total_count,
+                clients.join(" ")
+            )
         }
-        Ok(Reply::Status(_)) => panic!("ask for the status itself"),
+        Ok(Reply::Status(_)) => "a status".into(),
     }
 }
 
 fn change(changed: &Changed) -> String {
-    let is_idle = changed.notes.iter().any(|note| note == "nothing had to change");
-    assert_eq!(changed.took_ns == 0, is_idle, "a store takes time: {changed:?}");
+    let is_idle = changed
+        .notes
+        .iter()
+        .any(|note| note == "nothing had to change");
+    assert_eq!(
+        changed.took_ns == 0,
+        is_idle,
+        "a store takes time: {changed:?}"
+    );
     let mut text = format!(
         "{} -> {}, generation {}",
         changed.weight_before_bp, changed.weight_bp, changed.generation
@@ -316,7 +376,10 @@ fn applied(report: &ApplyReport) -> String {
     let mut lines = Vec::new();
     for diagnostic in &report.diagnostics {
         let file = diagnostic.file.rsplit('/').next().unwrap_or_default();
-        lines.push(format!("{file}:{}: {}", diagnostic.line, diagnostic.message));
+        lines.push(format!(
+            "{file}:{}: {}",
+            diagnostic.line, diagnostic.message
+        ));
     }
     for change in &report.changes {
         let effect = match change.effect {
@@ -343,9 +406,15 @@ fn service(status: &ServiceStatus) -> String {
         text += ", orphaned";
     }
     for slot in &status.slots {
-        let backends: BTreeMap<_, _> =
-            slot.backends.iter().map(|b| (b.addr.as_str(), b.live_flows_count)).collect();
-        text += &format!("\n{}: {} live of {backends:?}", slot.slot, slot.live_flows_count);
+        let backends: BTreeMap<_, _> = slot
+            .backends
+            .iter()
+            .map(|b| (b.addr.as_str(), b.live_flows_count))
+            .collect();
+        text += &format!(
+            "\n{}: {} live of {backends:?}",
+            slot.slot, slot.live_flows_count
+        );
         if !slot.eligible {
             text += &format!(", out: {}", slot.reason);
         }
@@ -359,7 +428,11 @@ fn service(status: &ServiceStatus) -> String {
 /// An event in words, without its number and time.
 pub fn event(event: &Event) -> String {
     let slot = event.slot.map_or(String::new(), |slot| format!(" {slot}"));
-    let took = if event.took_ns > 0 { "stored" } else { "nothing stored" };
+    let took = if event.took_ns > 0 {
+        "stored"
+    } else {
+        "nothing stored"
+    };
     format!(
         "{}: {}{slot}: {} -> {}, {took}: {}",
         event.by, event.what, event.effective_before_bp, event.effective_after_bp, event.detail

@@ -46,8 +46,14 @@ async fn what_the_kernel_holds_is_taken_over_as_it_is() {
                 "event",
                 "shifterd: adopted: 2500 -> 2500, nothing stored: found pinned with generation 4",
             ),
-            ("plan orders", "2500 bp, a open [10.1.0.1:80], b open [10.2.0.1:80], published 5"),
-            ("weight orders 2500", "2500 -> 2500, generation 4; nothing had to change"),
+            (
+                "plan orders",
+                "2500 bp, a open [10.1.0.1:80], b open [10.2.0.1:80], published 5",
+            ),
+            (
+                "weight orders 2500",
+                "2500 -> 2500, generation 4; nothing had to change",
+            ),
         ])
         .await;
 }
@@ -68,13 +74,18 @@ fn decided(dir: &std::path::Path, weight_bp: u16) {
 #[tokio::test(start_paused = true)]
 async fn after_a_crash_between_disk_and_kernel_the_decision_is_put_in_force() {
     let mut session = Session::start(FILES);
-    session.run(&[("weight orders 500", "0 -> 500, generation 2")]).await;
+    session
+        .run(&[("weight orders 500", "0 -> 500, generation 2")])
+        .await;
     let (dir, dataplane) = session.kill().await;
     decided(dir.path(), 2_500);
     let mut session = Session::start_in(dir, dataplane);
     session
         .run(&[
-            ("plan orders", "2500 bp, a open [10.1.0.1:80], b open [10.2.0.1:80], published 3"),
+            (
+                "plan orders",
+                "2500 bp, a open [10.1.0.1:80], b open [10.2.0.1:80], published 3",
+            ),
             (
                 "event",
                 "shifterd: adopted: 500 -> 2500, nothing stored: found pinned with generation 2",
@@ -82,18 +93,26 @@ async fn after_a_crash_between_disk_and_kernel_the_decision_is_put_in_force() {
         ])
         .await;
     let status = session.service("orders").await;
-    assert_eq!((status.generation, status.weight_by.as_str()), (3, "mia (uid 7)"));
+    assert_eq!(
+        (status.generation, status.weight_by.as_str()),
+        (3, "mia (uid 7)")
+    );
 }
 
 /// After a reboot the kernel is empty, the decisions are not.
 #[tokio::test(start_paused = true)]
 async fn after_a_reboot_the_recorded_decisions_count() {
     let mut session = Session::start(FILES);
-    session.run(&[("weight orders 500", "0 -> 500, generation 2")]).await;
+    session
+        .run(&[("weight orders 500", "0 -> 500, generation 2")])
+        .await;
     let (dir, _) = session.kill().await;
     Session::start_in(dir, MemoryDataplane::default())
         .run(&[
-            ("plan orders", "500 bp, a open [10.1.0.1:80], b open [10.2.0.1:80], published 1"),
+            (
+                "plan orders",
+                "500 bp, a open [10.1.0.1:80], b open [10.2.0.1:80], published 1",
+            ),
             ("event", "none"),
         ])
         .await;
@@ -102,15 +121,23 @@ async fn after_a_reboot_the_recorded_decisions_count() {
 #[tokio::test(start_paused = true)]
 async fn without_a_record_the_kernel_counts() {
     let mut session = Session::start(FILES);
-    session.run(&[("weight orders 500", "0 -> 500, generation 2")]).await;
+    session
+        .run(&[("weight orders 500", "0 -> 500, generation 2")])
+        .await;
     let (dir, dataplane) = session.kill().await;
     fs::remove_file(dir.path().join("state/state.json")).expect("a writable directory");
     let mut session = Session::start_in(dir, dataplane);
     session
-        .run(&[("plan orders", "500 bp, a open [10.1.0.1:80], b open [10.2.0.1:80], published 3")])
+        .run(&[(
+            "plan orders",
+            "500 bp, a open [10.1.0.1:80], b open [10.2.0.1:80], published 3",
+        )])
         .await;
     let status = session.service("orders").await;
-    assert_eq!((status.generation, status.weight_by.as_str()), (2, "found in the kernel"));
+    assert_eq!(
+        (status.generation, status.weight_by.as_str()),
+        (2, "found in the kernel")
+    );
     assert_eq!(status.weight_set_unix_ms, 0);
 }
 
@@ -120,7 +147,10 @@ async fn a_file_that_changed_meanwhile_is_put_in_force() {
     let (dir, dataplane) = session.kill().await;
     write(&dir, "orders.toml", &ORDERS.replace("10.2.0.1", "10.2.0.7"));
     Session::start_in(dir, dataplane)
-        .run(&[("plan orders", "0 bp, a open [10.1.0.1:80], b open [10.2.0.7:80], published 2")])
+        .run(&[(
+            "plan orders",
+            "0 bp, a open [10.1.0.1:80], b open [10.2.0.7:80], published 2",
+        )])
         .await;
 }
 
@@ -128,9 +158,14 @@ async fn a_file_that_changed_meanwhile_is_put_in_force() {
 #[tokio::test(start_paused = true)]
 async fn a_service_without_a_good_file_is_left_alone() {
     let passing = ORDERS.replace("vip =", "on_empty = \"pass\"\nvip =");
-    for (text, why) in [(None, "its file is gone"), (Some("["), "its file has errors")] {
+    for (text, why) in [
+        (None, "its file is gone"),
+        (Some("["), "its file has errors"),
+    ] {
         let mut session = Session::start(&[("orders.toml", &passing)]);
-        session.run(&[("weight orders 500", "0 -> 500, generation 2")]).await;
+        session
+            .run(&[("weight orders 500", "0 -> 500, generation 2")])
+            .await;
         let (dir, dataplane) = session.kill().await;
         match text {
             Some(text) => write(&dir, "orders.toml", text),
@@ -145,11 +180,16 @@ async fn a_service_without_a_good_file_is_left_alone() {
         session
             .run(&[
                 ("event", &adopted),
-                ("plan orders", "500 bp, a open [10.1.0.1:80], b open [10.2.0.1:80], published 2"),
+                (
+                    "plan orders",
+                    "500 bp, a open [10.1.0.1:80], b open [10.2.0.1:80], published 2",
+                ),
                 ("weight orders 700", &note),
             ])
             .await;
-        let on_empty = session.dataplane.with(|state| state.plans["orders"].on_empty);
+        let on_empty = session
+            .dataplane
+            .with(|state| state.plans["orders"].on_empty);
         assert_eq!(on_empty, OnEmpty::Pass, "{why}");
         assert_eq!(session.service("orders").await.orphaned, text.is_none());
     }
@@ -177,7 +217,11 @@ async fn a_service_whose_changed_file_claims_too_much_is_kept() {
     let session = Session::start(&[("orders.toml", ORDERS), ("search.toml", SEARCH)]);
     let (dir, dataplane) = session.kill().await;
     fs::remove_file(dir.path().join("services.d/orders.toml")).expect("a file");
-    write(&dir, "search.toml", &SEARCH.replace("10.0.0.20:80", "10.0.0.10:80"));
+    write(
+        &dir,
+        "search.toml",
+        &SEARCH.replace("10.0.0.20:80", "10.0.0.10:80"),
+    );
     let mut session = Session::start_in(dir, dataplane);
     let status = session.status().await;
     let notes: Vec<String> = status
@@ -218,10 +262,16 @@ async fn what_cannot_be_published_at_the_start_is_shown_and_tried_again() {
             ),
             ("plan orders", "none"),
             // An operator who has made room need not wait.
-            ("apply", "orders service.name: orders -> orders refused: no room"),
+            (
+                "apply",
+                "orders service.name: orders -> orders refused: no room",
+            ),
             ("refuse", ""),
             ("apply", ""),
-            ("plan orders", "0 bp, a open [10.1.0.1:80], b open [10.2.0.1:80], published 1"),
+            (
+                "plan orders",
+                "0 bp, a open [10.1.0.1:80], b open [10.2.0.1:80], published 1",
+            ),
             ("event", "root (uid 0): apply: 0 -> 0, stored: tried again"),
         ])
         .await;
@@ -237,9 +287,11 @@ async fn a_kernel_that_does_not_tell_what_it_holds_ends_the_start() {
     let (state, _) = StateFile::open(&node.state_dir).expect("a state directory");
     let prober = crate::probe::Prober::new(mpsc::channel(1).0);
     let node_file = dir.path().join("shifter.toml");
-    let started =
-        crate::driver::Driver::start(node, node_file, Box::new(dataplane), state, prober);
-    assert_eq!(started.err().map(|error| error.to_string()).as_deref(), Some("EBADF"));
+    let started = crate::driver::Driver::start(node, node_file, Box::new(dataplane), state, prober);
+    assert_eq!(
+        started.err().map(|error| error.to_string()).as_deref(),
+        Some("EBADF")
+    );
 }
 
 /// What was adopted is told before anything else happens.

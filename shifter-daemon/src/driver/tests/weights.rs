@@ -8,24 +8,36 @@ const FILES: &[(&str, &str)] = &[("orders.toml", ORDERS), ("search.toml", SEARCH
 async fn a_weight_is_in_force_on_disk_and_recorded() {
     Session::start(FILES)
         .run(&[
-            ("plan orders", "0 bp, a open [10.1.0.1:80], b open [10.2.0.1:80], published 1"),
+            (
+                "plan orders",
+                "0 bp, a open [10.1.0.1:80], b open [10.2.0.1:80], published 1",
+            ),
             ("record orders", "none"),
             ("event", "none"),
             ("weight orders 500", "0 -> 500, generation 2"),
-            ("plan orders", "500 bp, a open [10.1.0.1:80], b open [10.2.0.1:80], published 2"),
+            (
+                "plan orders",
+                "500 bp, a open [10.1.0.1:80], b open [10.2.0.1:80], published 2",
+            ),
             ("record orders", "500 bp by root (uid 0)"),
             (
                 "event",
                 "root (uid 0): weight: 0 -> 500, stored: weight 0 % -> 5 %, generation 2",
             ),
             ("weight orders 10000", "500 -> 10000, generation 3"),
-            ("weight orders 10000", "10000 -> 10000, generation 3; nothing had to change"),
+            (
+                "weight orders 10000",
+                "10000 -> 10000, generation 3; nothing had to change",
+            ),
             (
                 "event",
                 "root (uid 0): weight: 10000 -> 10000, nothing stored: weight 100 % -> 100 %, \
                  generation 3",
             ),
-            ("weight search 0", "0 -> 0, generation 1; nothing had to change"),
+            (
+                "weight search 0",
+                "0 -> 0, generation 1; nothing had to change",
+            ),
         ])
         .await;
 }
@@ -98,8 +110,14 @@ async fn what_is_refused_changes_nothing() {
     session.run(refusals).await;
     session
         .run(&[
-            ("plan orders", "0 bp, a open [10.1.0.1:80], b open [10.2.0.1:80], published 1"),
-            ("plan search", "0 bp, a open [10.1.0.9:80], b shut [], published 1"),
+            (
+                "plan orders",
+                "0 bp, a open [10.1.0.1:80], b open [10.2.0.1:80], published 1",
+            ),
+            (
+                "plan search",
+                "0 bp, a open [10.1.0.9:80], b shut [], published 1",
+            ),
             ("record orders", "none"),
             ("record search", "none"),
             ("event", "none"),

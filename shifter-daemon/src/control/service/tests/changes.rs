@@ -31,7 +31,10 @@ fn a_changed_file_does_not_interrupt_a_service() {
         set_health(&mut control, health);
         control.deviation = Some(Deviation::Gone);
         let changes = control.respec(spec(V4, a, b));
-        assert!(changes.iter().all(|change| change.effect == Effect::Now), "{what}: {changes:?}");
+        assert!(
+            changes.iter().all(|change| change.effect == Effect::Now),
+            "{what}: {changes:?}"
+        );
         assert!(!changes.is_empty(), "{what}");
         assert_eq!(outcome(&control), *expected, "{what}");
         assert_eq!(control.record(), &record, "{what}: a file moves no weight");
@@ -42,17 +45,34 @@ fn a_changed_file_does_not_interrupt_a_service() {
 #[test]
 fn health_stays_with_its_backend() {
     let mut control = ServiceControl::new(
-        spec(V4, &["10.1.0.1:80", "10.1.0.2:80", "10.1.0.3:80"], &["10.2.0.1:80"]),
+        spec(
+            V4,
+            &["10.1.0.1:80", "10.1.0.2:80", "10.1.0.3:80"],
+            &["10.2.0.1:80"],
+        ),
         None,
         None,
     );
     set_health(&mut control, "+-?+");
-    control.respec(spec(V4, &["10.1.0.4:80", "10.1.0.2:80", "10.1.0.1:80*5"], &["10.1.0.3:80"]));
+    control.respec(spec(
+        V4,
+        &["10.1.0.4:80", "10.1.0.2:80", "10.1.0.1:80*5"],
+        &["10.1.0.3:80"],
+    ));
     let health = |slot, text| control.health(slot, addr(text)).cloned();
     assert_eq!(health(Slot::A, "10.1.0.1:80"), Some(BackendHealth::ready()));
-    assert_eq!(health(Slot::A, "10.1.0.2:80"), Some(BackendHealth::not_ready("status 503")));
-    assert_eq!(health(Slot::A, "10.1.0.4:80"), Some(BackendHealth::unknown()));
-    assert_eq!(health(Slot::B, "10.1.0.3:80"), Some(BackendHealth::unknown()));
+    assert_eq!(
+        health(Slot::A, "10.1.0.2:80"),
+        Some(BackendHealth::not_ready("status 503"))
+    );
+    assert_eq!(
+        health(Slot::A, "10.1.0.4:80"),
+        Some(BackendHealth::unknown())
+    );
+    assert_eq!(
+        health(Slot::B, "10.1.0.3:80"),
+        Some(BackendHealth::unknown())
+    );
     assert_eq!(health(Slot::A, "10.1.0.3:80"), None);
     assert_eq!(health(Slot::B, "10.2.0.1:80"), None);
 }
@@ -75,7 +95,11 @@ fn what_is_news() {
         control.set_health(slot, backend, before.clone());
         let told = control.set_health(slot, backend, after.clone());
         assert_eq!(told, is_news, "{before:?} -> {after:?}");
-        assert_eq!(control.health(slot, backend), Some(&after), "the newest reason is kept");
+        assert_eq!(
+            control.health(slot, backend),
+            Some(&after),
+            "the newest reason is kept"
+        );
     }
 }
 
@@ -94,11 +118,19 @@ fn a_drain_is_of_who_asked_first_until_it_is_undone() {
     let mut control = ServiceControl::new(spec(V4, ONE_EACH[0], ONE_EACH[1]), None, None);
     control.set_drained(Slot::B, true, "mia (uid 7)", 10);
     control.set_drained(Slot::B, true, "tom (uid 8)", 20);
-    let mia = Drained { by: "mia (uid 7)".into(), since_unix_ms: 10 };
+    let mia = Drained {
+        by: "mia (uid 7)".into(),
+        since_unix_ms: 10,
+    };
     assert_eq!(control.drained(Slot::B), Some(&mia));
     assert_eq!(control.drained(Slot::A), None);
     control.set_drained(Slot::B, false, "tom (uid 8)", 30);
     assert_eq!(control.drained(Slot::B), None);
     control.set_drained(Slot::B, true, "tom (uid 8)", 40);
-    assert_eq!(control.drained(Slot::B).map(|drained| drained.since_unix_ms), Some(40));
+    assert_eq!(
+        control
+            .drained(Slot::B)
+            .map(|drained| drained.since_unix_ms),
+        Some(40)
+    );
 }

@@ -24,11 +24,16 @@ fn addr(text: &str) -> SocketAddr {
 /// Backends as `10.1.0.1:80` or, with a weight, `10.1.0.1:80*5`.
 fn backend(text: &str) -> BackendSpec {
     let (text, weight) = text.split_once('*').unwrap_or((text, "100"));
-    BackendSpec { addr: addr(text), weight: weight.parse().expect("a weight") }
+    BackendSpec {
+        addr: addr(text),
+        weight: weight.parse().expect("a weight"),
+    }
 }
 
 fn slot(backends: &[&str]) -> SlotSpec {
-    SlotSpec { backends: backends.iter().map(|text| backend(text)).collect() }
+    SlotSpec {
+        backends: backends.iter().map(|text| backend(text)).collect(),
+    }
 }
 
 fn spec(vips: &[&str], a: &[&str], b: &[&str]) -> ServiceSpec {
@@ -56,7 +61,15 @@ fn spec(vips: &[&str], a: &[&str], b: &[&str]) -> ServiceSpec {
 fn record(baseline: Slot, weight_bp: u16, drained: &[Slot]) -> ServiceRecord {
     let drained = drained
         .iter()
-        .map(|slot| (*slot, Drained { by: "mia (uid 7)".into(), since_unix_ms: 1 }))
+        .map(|slot| {
+            (
+                *slot,
+                Drained {
+                    by: "mia (uid 7)".into(),
+                    since_unix_ms: 1,
+                },
+            )
+        })
         .collect();
     ServiceRecord {
         baseline,
@@ -88,5 +101,10 @@ fn word(control: &ServiceControl) -> SteeringWord {
 fn outcome(control: &ServiceControl) -> String {
     let plan = control.plan();
     let letter = |slot: Slot, name| if plan.slot(slot).eligible { name } else { '-' };
-    format!("{}{} {}", letter(Slot::A, 'a'), letter(Slot::B, 'b'), effective_bp(word(control)))
+    format!(
+        "{}{} {}",
+        letter(Slot::A, 'a'),
+        letter(Slot::B, 'b'),
+        effective_bp(word(control))
+    )
 }

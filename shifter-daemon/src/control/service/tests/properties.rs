@@ -24,14 +24,18 @@ fn any_backends(family_is_v6: bool) -> impl Strategy<Value = Vec<BackendSpec>> {
             };
             hosts
                 .into_iter()
-                .map(|(host, weight)| BackendSpec { addr: address(host), weight })
+                .map(|(host, weight)| BackendSpec {
+                    addr: address(host),
+                    weight,
+                })
                 .collect()
         })
 }
 
 fn any_slot() -> impl Strategy<Value = SlotSpec> {
-    (any_backends(false), any_backends(true))
-        .prop_map(|(v4, v6)| SlotSpec { backends: [v4, v6].concat() })
+    (any_backends(false), any_backends(true)).prop_map(|(v4, v6)| SlotSpec {
+        backends: [v4, v6].concat(),
+    })
 }
 
 fn any_spec() -> impl Strategy<Value = ServiceSpec> {
@@ -51,7 +55,12 @@ fn any_side() -> impl Strategy<Value = Slot> {
 }
 
 fn any_weight() -> impl Strategy<Value = u16> {
-    prop_oneof![Just(0), Just(WEIGHT_FULL_BP), 0..=WEIGHT_FULL_BP, any::<u16>()]
+    prop_oneof![
+        Just(0),
+        Just(WEIGHT_FULL_BP),
+        0..=WEIGHT_FULL_BP,
+        any::<u16>()
+    ]
 }
 
 fn any_happening() -> impl Strategy<Value = Happening> {
@@ -85,11 +94,15 @@ fn check(control: &ServiceControl) -> Result<(), TestCaseError> {
             prop_assert!(control.drained(slot).is_none(), "drained: {:?}", control);
             for vip in &plan.vips {
                 let serves = planned.backends.iter().any(|backend| {
-                    backend.ready
-                        && backend.weight > 0
-                        && backend.addr.is_ipv6() == vip.is_ipv6()
+                    backend.ready && backend.weight > 0 && backend.addr.is_ipv6() == vip.is_ipv6()
                 });
-                prop_assert!(serves, "nothing for {} in slot {}: {:?}", vip, slot, control);
+                prop_assert!(
+                    serves,
+                    "nothing for {} in slot {}: {:?}",
+                    vip,
+                    slot,
+                    control
+                );
             }
         }
         for backend in &planned.backends {

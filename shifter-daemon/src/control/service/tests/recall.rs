@@ -8,7 +8,10 @@ fn published(word: SteeringWord, ready: &[(Slot, &str)]) -> PublishedService {
         word,
         vips: vec![addr("10.0.0.10:80")],
         on_empty: OnEmpty::Pass,
-        ready: ready.iter().map(|(slot, text)| (*slot, addr(text))).collect(),
+        ready: ready
+            .iter()
+            .map(|(slot, text)| (*slot, addr(text)))
+            .collect(),
     }
 }
 
@@ -26,8 +29,11 @@ fn in_force(baseline: Slot, weight_bp: u16) -> SteeringWord {
 fn decisions_come_from_the_record_else_from_the_kernel_else_from_the_file() {
     let kernel = published(in_force(Slot::B, 700), &[(Slot::A, "10.1.0.1:80")]);
     let recorded = record(Slot::A, 300, &[Slot::B]);
-    type Row<'a> =
-        (Option<&'a ServiceRecord>, Option<&'a PublishedService>, (Slot, u16, &'static str));
+    type Row<'a> = (
+        Option<&'a ServiceRecord>,
+        Option<&'a PublishedService>,
+        (Slot, u16, &'static str),
+    );
     #[rustfmt::skip]
     let rows: &[Row<'_>] = &[
         (Some(&recorded), Some(&kernel), (Slot::A, 300, "root (uid 0)")),
@@ -40,11 +46,22 @@ fn decisions_come_from_the_record_else_from_the_kernel_else_from_the_file() {
         spec.default_slot = Slot::B;
         let control = ServiceControl::new(spec, record.cloned(), *published);
         let found = control.record();
-        assert_eq!((found.baseline, found.weight_bp, found.weight_by.as_str()), *expected);
+        assert_eq!(
+            (found.baseline, found.weight_bp, found.weight_by.as_str()),
+            *expected
+        );
         let is_ready = |slot, text| control.health(slot, addr(text)).map(|health| health.ready);
         let was_ready = published.is_some();
-        assert_eq!(is_ready(Slot::A, "10.1.0.1:80"), Some(was_ready), "{expected:?}");
-        assert_eq!(is_ready(Slot::B, "10.2.0.1:80"), Some(false), "{expected:?}");
+        assert_eq!(
+            is_ready(Slot::A, "10.1.0.1:80"),
+            Some(was_ready),
+            "{expected:?}"
+        );
+        assert_eq!(
+            is_ready(Slot::B, "10.2.0.1:80"),
+            Some(false),
+            "{expected:?}"
+        );
     }
 }
 
@@ -61,17 +78,26 @@ fn a_recorded_weight_that_is_no_weight_is_full() {
 fn an_adopted_service_does_not_wait_for_new_backends() {
     let kernel = published(in_force(Slot::A, 2_500), &[(Slot::A, "10.1.0.1:80")]);
     let new_canary = spec(V4, &["10.1.0.1:80"], &["10.2.0.9:80"]);
-    assert_eq!(outcome(&ServiceControl::new(new_canary, None, Some(&kernel))), "a- 0");
+    assert_eq!(
+        outcome(&ServiceControl::new(new_canary, None, Some(&kernel))),
+        "a- 0"
+    );
     let kernel = published(in_force(Slot::A, 2_500), &[(Slot::B, "10.2.0.1:80")]);
     let new_baseline = spec(V4, &["10.1.0.9:80"], &["10.2.0.1:80"]);
-    assert_eq!(outcome(&ServiceControl::new(new_baseline, None, Some(&kernel))), "-b 10000");
+    assert_eq!(
+        outcome(&ServiceControl::new(new_baseline, None, Some(&kernel))),
+        "-b 10000"
+    );
     // What was published but never eligible has not served.
     let kernel = published(
         SteeringWord::default().with_weight_bp(2_500),
         &[(Slot::B, "10.2.0.1:80")],
     );
     let unserved = spec(V4, &["10.1.0.1:80"], &["10.2.0.1:80"]);
-    assert_eq!(outcome(&ServiceControl::new(unserved, None, Some(&kernel))), "-- 0");
+    assert_eq!(
+        outcome(&ServiceControl::new(unserved, None, Some(&kernel))),
+        "-- 0"
+    );
 }
 
 #[test]
@@ -85,11 +111,19 @@ fn a_service_without_a_file_steers_on_as_it_was() {
     assert_eq!(plan.on_empty, OnEmpty::Pass);
     let ready: Vec<_> = Slot::ALL
         .into_iter()
-        .flat_map(|slot| plan.slot(slot).backends.iter().map(move |b| (slot, b.addr, b.ready)))
+        .flat_map(|slot| {
+            plan.slot(slot)
+                .backends
+                .iter()
+                .map(move |b| (slot, b.addr, b.ready))
+        })
         .collect();
     assert_eq!(
         ready,
-        [(Slot::A, addr("10.1.0.1:80"), true), (Slot::B, addr("10.2.0.1:80"), true)]
+        [
+            (Slot::A, addr("10.1.0.1:80"), true),
+            (Slot::B, addr("10.2.0.1:80"), true)
+        ]
     );
     let recorded = record(Slot::A, 300, &[Slot::A]);
     let control = ServiceControl::orphan(&kernel, Some(recorded), Deviation::Gone);
@@ -101,7 +135,10 @@ fn why_a_service_is_not_as_its_file_says() {
     let rows = [
         (Deviation::Gone, "steered on as it was: its file is gone"),
         (Deviation::Bad, "steered on as it was: its file has errors"),
-        (Deviation::Unknown, "steered on as it was: the directory of its file cannot be read"),
+        (
+            Deviation::Unknown,
+            "steered on as it was: the directory of its file cannot be read",
+        ),
         (
             Deviation::Refused("no room".into()),
             "steered on as it was: its file could not be put in force: no room",

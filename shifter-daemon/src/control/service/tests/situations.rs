@@ -14,8 +14,10 @@ struct Row {
     notes: &'static [&'static str],
 }
 
-const TWO_FAMILIES: [&[&str]; 2] =
-    [&["10.1.0.1:80", "[2001:db8::a]:80"], &["10.2.0.1:80", "[2001:db8::b]:80"]];
+const TWO_FAMILIES: [&[&str]; 2] = [
+    &["10.1.0.1:80", "[2001:db8::a]:80"],
+    &["10.2.0.1:80", "[2001:db8::b]:80"],
+];
 const A_DOWN: &str = "not ready: 10.1.0.1:80 status 503";
 const B_DOWN: &str = "not ready: 10.2.0.1:80 status 503";
 const A_UNSEEN: &str = "not ready: 10.1.0.1:80 not probed yet";
@@ -234,8 +236,7 @@ fn situations() {
         let mut control = ServiceControl::new(spec, Some(record), None);
         set_health(&mut control, row.health);
         assert_eq!(outcome(&control), row.outcome, "{}", row.what);
-        let reasons =
-            Slot::ALL.map(|slot| control.ineligible_reason(slot).unwrap_or_default());
+        let reasons = Slot::ALL.map(|slot| control.ineligible_reason(slot).unwrap_or_default());
         assert_eq!(reasons, row.reasons, "{}", row.what);
         assert_eq!(control.notes(), row.notes, "{}", row.what);
         assert_eq!(control.role(baseline), Role::Baseline);
