@@ -2,6 +2,7 @@
 
 mod build;
 mod demo;
+mod descent;
 mod identity;
 mod interrupt;
 mod process;

@@ -16,13 +16,13 @@ use nix::{
     errno::Errno,
     sys::{
         prctl,
-        signal::{Signal, killpg},
+        signal::{Signal, kill, killpg},
     },
     unistd::Pid,
 };
 
 use crate::{
-    interrupt,
+    descent, interrupt,
     screen::{self, Mark, Progress},
 };
 
@@ -209,29 +209,36 @@ pub fn run(job: Job<'_>) -> anyhow::Result<Done> {
     })
 }
 
-/// Asks the child's whole process group to end, then kills what is left of it.
+/// Asks the child, its process group and everything that descends from it to end, then kills
+/// what is left.
 fn end_group(child: &mut Child) -> anyhow::Result<()> {
     let group = Pid::from_raw(i32::try_from(child.id()).context("a process id beyond i32")?);
-    signal_group(group, Signal::SIGTERM);
-    let asked = Instant::now();
-    // Signal 0 asks whether anybody is left in the group without disturbing them.
-    while asked.elapsed() < GRACE {
-        child.try_wait()?;
-        if killpg(group, None) == Err(Errno::ESRCH) {
-            return Ok(());
+    // Daemons have process groups of their own, and lose their descent with their parents.
+    let descendants = descent::of(group);
+    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+        send(&format!("-{group}"), signal);
+        for process in descendants.iter().filter(|process| process.runs()) {
+            send(&process.pid.to_string(), signal);
         }
-        thread::sleep(LOOK);
+        let asked = Instant::now();
+        while asked.elapsed() < GRACE {
+            child.try_wait()?;
+            let group_is_gone = killpg(group, None) == Err(Errno::ESRCH);
+            if group_is_gone && !descendants.iter().any(descent::Process::runs) {
+                return Ok(());
+            }
+            thread::sleep(LOOK);
+        }
     }
-    signal_group(group, Signal::SIGKILL);
-    child.wait()?;
     Ok(())
 }
 
-/// Sends `signal` to all of a process group. What runs through sudo belongs to root, and takes
-/// signals from root only.
-fn signal_group(group: Pid, signal: Signal) {
-    // The group may be gone already, which is what is wanted.
-    if killpg(group, signal) == Err(Errno::EPERM) {
+/// Sends `signal` to what kill(1) understands: a process, or with a sign before it a group. What
+/// runs through sudo belongs to root, and takes signals from root only.
+fn send(to: &str, signal: Signal) {
+    let Ok(number) = to.parse() else { return };
+    // It may be gone already, which is what is wanted.
+    if kill(Pid::from_raw(number), signal) == Err(Errno::EPERM) {
         let mut command = Command::new("sudo");
         command.args([
             "-n",
@@ -239,8 +246,8 @@ fn signal_group(group: Pid, signal: Signal) {
             "-s",
             signal.as_str().trim_start_matches("SIG"),
             "--",
+            to,
         ]);
-        command.arg(format!("-{group}"));
         let _ = output(command);
     }
 }
@@ -342,17 +349,28 @@ mod tests {
     }
 
     #[test]
-    fn the_whole_process_group_ends_with_a_child_that_overran() {
-        let scratch = Scratch::new("group");
-        let log = scratch.0.join("log");
-        let script = "sleep 1000 & echo $!; wait";
-        let job = Job::new("test", shell(script), &log, Duration::from_millis(500));
-        run(job).expect("run");
-        let grandchild = fs::read_to_string(&log).expect("a log");
-        let pid = Pid::from_raw(grandchild.trim().parse().expect("a process id"));
-        // An orphan that has ended may wait for its reaper; it runs no more.
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        assert!(stat.is_empty() || stat.contains(") Z "), "{stat}");
+    fn what_a_child_has_started_ends_with_it() {
+        let scratch = Scratch::new("descent");
+        let rows = [
+            "sleep 1000 & echo $!; wait",
+            // In a group of its own, and deaf to being asked.
+            "setsid sh -c \"trap '' TERM; echo \\$\\$; sleep 1000; sleep 1000\" & wait",
+        ];
+        for (index, script) in rows.into_iter().enumerate() {
+            let log = scratch.0.join(index.to_string());
+            run(Job::new(
+                "test",
+                shell(script),
+                &log,
+                Duration::from_millis(500),
+            ))
+            .expect("run");
+            let grandchild = fs::read_to_string(&log).expect("a log");
+            let pid = Pid::from_raw(grandchild.trim().parse().expect("a process id"));
+            // An orphan that has ended may wait for its reaper; it runs no more.
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            assert!(stat.is_empty() || stat.contains(") Z "), "{script}: {stat}");
+        }
     }
 
     #[test]
