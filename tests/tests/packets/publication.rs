@@ -167,3 +167,95 @@ fn half_a_dataplane_is_removed_and_built_anew() {
         assert_eq!(left, ["v1"], "{gone}");
     }
 }
+
+#[test]
+fn every_refusal_says_what_and_what_to_do() {
+    let full = |kernel: &mut Kernel, plan: &ServicePlan, words: &[&str]| {
+        let error = kernel
+            .dataplane()
+            .publish(plan)
+            .expect_err("refused")
+            .to_string();
+        for word in words {
+            assert!(error.contains(word), "no {word:?} in {error:?}");
+        }
+    };
+    let other = |slots| ServicePlan {
+        name: "other".into(),
+        vips: vec!["10.0.0.99:443".parse().expect("an address")],
+        ..v4_only(slots)
+    };
+    let mut kernel = Kernel::new(Hook::Tc);
+    kernel.publish(&two_vips(&[A, "10.0.0.20:8079"]));
+
+    // A VIP and a backend that were taken out, while a client may still use them.
+    let syn = tcp(C, V2, SYN, 1, 0).build();
+    assert_eq!(kernel.ingress(&syn).verdict, Verdict::SteeredNew);
+    let mut left = two_vips(&["10.0.0.20:8078"]);
+    left.vips.pop();
+    kernel.publish(&left);
+    let mut wants_vip = other([slot(1, 3_000), slot(0, 0)]);
+    wants_vip.vips = vec![V2.parse().expect("an address")];
+    full(
+        &mut kernel,
+        &wants_vip,
+        &["VIP 10.0.0.11:443", "still carries flows of orders", "wait"],
+    );
+    let mut wants_backend = other([slot(1, 3_000), slot(0, 0)]);
+    wants_backend.slots[0].backends[0].addr = A.parse().expect("an address");
+    full(
+        &mut kernel,
+        &wants_backend,
+        &[
+            "backend 10.0.0.20:8080",
+            "still carries flows of orders",
+            "wait",
+        ],
+    );
+
+    // Tables that are full: four services, sixty-four backends.
+    for i in 0..3_u16 {
+        let name = format!("s{i}");
+        let vips = vec![SocketAddr::from(([10, 0, 1, i as u8], 80))];
+        kernel.publish(&ServicePlan {
+            name,
+            vips,
+            ..v4_only([slot(1, 4_000 + i), slot(0, 0)])
+        });
+    }
+    let fifth = other([slot(1, 3_000), slot(0, 0)]);
+    full(
+        &mut kernel,
+        &fifth,
+        &[
+            "no room for service other",
+            "all 4",
+            "[tables] services",
+            "detach",
+        ],
+    );
+    let mut kernel = Kernel::new(Hook::Tc);
+    let many = v4_only([slot(40, 1_000), slot(40, 2_000)]);
+    full(
+        &mut kernel,
+        &many,
+        &[
+            "no room for backend",
+            "all 64",
+            "[tables] backends",
+            "detach",
+        ],
+    );
+}
+
+#[test]
+fn a_directory_that_is_no_bpffs_is_refused_with_the_command() {
+    let error = BpfDataplane::open(&node(std::path::Path::new("/run")))
+        .err()
+        .expect("no bpffs")
+        .to_string();
+    assert_eq!(
+        error,
+        "/run is not a bpffs; mount it with: mount -t bpf bpf /run"
+    );
+}

@@ -107,6 +107,10 @@ impl BpfDataplane {
         let vip_count = self.planned_vip_count(service, plan);
         for slot in Slot::ALL {
             for backend in &plan.slot(slot).backends {
+                let index = match indexes.get(&(slot, backend.addr)) {
+                    Some(&index) => index,
+                    None => self.new_backend(service, slot, backend.addr)?,
+                };
                 let key = vip_key(backend.addr, plan.protocol.number());
                 let owner = BackendService {
                     service,
@@ -121,10 +125,6 @@ impl BpfDataplane {
                             map_error(format!("entering backend {}", backend.addr), error)
                         })?;
                 }
-                let index = match indexes.get(&(slot, backend.addr)) {
-                    Some(&index) => index,
-                    None => self.new_backend(service, slot, backend.addr)?,
-                };
                 indexes.insert((slot, backend.addr), index);
                 if backend.ready {
                     self.set_state(index, backend_state::READY);
