@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr};
 
 use shifter_common::{
-    steering::{Slot, WEIGHT_FULL_BP},
+    steering::{Slot, SteeringWord, WEIGHT_FULL_BP},
     wire::{ConfigChange, Role},
 };
 
@@ -31,7 +31,8 @@ pub struct ServiceControl {
 
 impl ServiceControl {
     /// A service from its file, with what is known from before: the recorded decisions, and the
-    /// backends that the packet path holds ready.
+    /// backends that the packet path holds ready. Records count more than what the packet path
+    /// does, but for a weight of 0.
     pub fn new(
         spec: ServiceSpec,
         record: Option<ServiceRecord>,
@@ -47,6 +48,14 @@ impl ServiceControl {
                     weight_set_unix_ms: 0,
                     drained: BTreeMap::new(),
                 });
+        if let Some(published) = published
+            && was_taken_back(&record, published.word)
+        {
+            record = ServiceRecord {
+                drained: record.drained,
+                ..recall(published)
+            };
+        }
         // A record may have been edited by hand.
         record.weight_bp = record.weight_bp.min(WEIGHT_FULL_BP);
         let has_served =
@@ -371,6 +380,15 @@ impl ServiceControl {
         }
         notes
     }
+}
+
+/// Whether the kernel was told to take all traffic back and the disk was not: such a decision
+/// reaches the kernel first, every other one the disk. A word without a generation was told nothing.
+fn was_taken_back(record: &ServiceRecord, word: SteeringWord) -> bool {
+    word.generation() > 0
+        && word.weight_bp() == 0
+        && record.weight_bp > 0
+        && word.baseline() == record.baseline
 }
 
 /// Decisions as the steering word shows them, when no record is left. A drain is not among them:

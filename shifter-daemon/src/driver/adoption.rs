@@ -41,11 +41,13 @@ impl Driver {
             let record = self.state.service(&name).cloned();
             let control = ServiceControl::new(spec, record, published.get(&name));
             self.services.insert(name.clone(), control);
+            self.keep_record(&name);
             // A failure is noted where it happens.
             let _ = self.put_in_force(&name);
         }
         for (name, orphan) in orphans {
             self.services.insert(name.clone(), orphan);
+            self.keep_record(&name);
             if self.is_decided_otherwise(&name) {
                 let _ = self.put_in_force(&name);
             }
@@ -54,6 +56,18 @@ impl Driver {
             self.record_adoption(name, published);
         }
         Ok(())
+    }
+
+    /// Writes down what the kernel knew better than the disk.
+    fn keep_record(&mut self, name: &str) {
+        let Some(control) = self.services.get(name) else {
+            return;
+        };
+        if self.state.service(name).is_some()
+            && let Err(error) = self.state.save(name, control.record())
+        {
+            tracing::error!(service = name, "what is in force is not on disk: {error}");
+        }
     }
 
     /// Whether the recorded decisions about a service are not what the kernel does. If they are, a

@@ -77,8 +77,9 @@ impl Driver {
         }
     }
 
-    /// Carries out a decision, on disk and in the kernel. If the kernel refuses nothing has changed,
-    /// nor if the disk does and the decision waits for it. `describe` puts what was decided into words, from the record before and after.
+    /// Carries out a decision, on disk and in the kernel. If the kernel refuses, nothing has changed,
+    /// nor if the disk does and comes first. `describe` puts what was decided into words, from the
+    /// record before and after.
     pub(super) fn change(
         &mut self,
         change: &Change<'_>,
@@ -121,8 +122,8 @@ impl Driver {
                 "{what} of {name} is in force, but not on disk: {error}"
             );
             notes.push(format!(
-                "it is in force, but not on disk ({error}): a start that finds no pinned state would \
-                 undo it; free space, then repeat it"
+                "it is in force, but not on disk ({error}): the next start of shifterd may undo it; \
+                 free space, then repeat it"
             ));
         }
         if publication.stored_at.is_none() {

@@ -55,6 +55,29 @@ async fn what_cannot_be_put_on_disk_is_not_done() {
         .await;
 }
 
+/// Letting a slot in again gives it traffic, so it waits for the disk.
+#[tokio::test(start_paused = true)]
+async fn a_drain_is_not_undone_without_the_disk() {
+    let mut session = Session::start(FILES);
+    session
+        .run(&[("drain orders b", "0 -> 0, generation 2"), ("lock", "")])
+        .await;
+    let reply = session.act("undrain orders b").await;
+    assert!(
+        reply.starts_with("state: ") && reply.contains("nothing was changed"),
+        "{reply}"
+    );
+    session
+        .run(&[
+            (
+                "plan orders",
+                "0 bp, a open [10.1.0.1:80], b shut [10.2.0.1:80], published 2",
+            ),
+            ("record orders", "0 bp by , b by root (uid 0)"),
+        ])
+        .await;
+}
+
 /// Taking a version out of traffic does not wait for a disk that the version may have filled.
 #[tokio::test(start_paused = true)]
 async fn traffic_is_taken_back_even_if_the_disk_refuses() {
@@ -72,13 +95,22 @@ async fn traffic_is_taken_back_even_if_the_disk_refuses() {
             .await;
         let file = session.dir.path().join("state/state.json");
         let told = format!(
-            "it is in force, but not on disk (writing {}: Is a directory (os error 21)): a start \
-             that finds no pinned state would undo it; free space, then repeat it",
+            "it is in force, but not on disk (writing {}: Is a directory (os error 21)): the next \
+             start of shifterd may undo it; free space, then repeat it",
             file.display()
         );
         let reply = session.act(command).await;
         assert!(reply.contains(&told), "{reply}");
         assert!(reply.starts_with(done), "{reply}");
+        session
+            .run(&[("unlock", ""), ("record orders", "500 bp by root (uid 0)")])
+            .await;
+        // As the note says.
+        let reply = session.act(command).await;
+        assert!(reply.ends_with("nothing had to change"), "{reply}");
+        assert!(!reply.contains("not on disk"), "{reply}");
+        let record = session.act("record orders").await;
+        assert_ne!(record, "500 bp by root (uid 0)", "{command}");
     }
 }
 

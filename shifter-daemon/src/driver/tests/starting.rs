@@ -99,6 +99,33 @@ async fn after_a_crash_between_disk_and_kernel_the_decision_is_put_in_force() {
     );
 }
 
+/// Traffic was taken back in the kernel, and the disk was not told any more: it is not given again
+/// to the version that it was taken from.
+#[tokio::test(start_paused = true)]
+async fn after_a_crash_between_kernel_and_disk_traffic_stays_taken_back() {
+    for keeps_file in [true, false] {
+        let mut session = Session::start(FILES);
+        session
+            .run(&[
+                ("weight orders 500", "0 -> 500, generation 2"),
+                ("rollback orders", "500 -> 0, generation 3"),
+            ])
+            .await;
+        let (dir, dataplane) = session.kill().await;
+        decided(dir.path(), 500);
+        if !keeps_file {
+            fs::remove_file(dir.path().join("services.d/orders.toml")).expect("a file");
+        }
+        let mut session = Session::start_in(dir, dataplane);
+        let status = session.service("orders").await;
+        assert_eq!((status.weight_bp, status.generation), (0, 3));
+        // Nor after a reboot.
+        session
+            .run(&[("record orders", "0 bp by found in the kernel")])
+            .await;
+    }
+}
+
 /// After a reboot the kernel is empty, the decisions are not.
 #[tokio::test(start_paused = true)]
 async fn after_a_reboot_the_recorded_decisions_count() {
@@ -198,14 +225,17 @@ async fn a_service_without_a_good_file_is_left_alone() {
 /// The file is gone and the last decision did not reach the kernel: both count.
 #[tokio::test(start_paused = true)]
 async fn a_service_without_a_file_gets_what_was_decided() {
-    let session = Session::start(FILES);
+    let mut session = Session::start(FILES);
+    session
+        .run(&[("weight orders 500", "0 -> 500, generation 2")])
+        .await;
     let (dir, dataplane) = session.kill().await;
     decided(dir.path(), 2_500);
     fs::remove_file(dir.path().join("services.d/orders.toml")).expect("a file");
     Session::start_in(dir, dataplane)
         .run(&[(
             "plan orders",
-            "2500 bp, a open [10.1.0.1:80], b open [10.2.0.1:80], published 2",
+            "2500 bp, a open [10.1.0.1:80], b open [10.2.0.1:80], published 3",
         )])
         .await;
 }

@@ -29,6 +29,12 @@ fn in_force(baseline: Slot, weight_bp: u16) -> SteeringWord {
 fn decisions_come_from_the_record_else_from_the_kernel_else_from_the_file() {
     let kernel = published(in_force(Slot::B, 700), &[(Slot::A, "10.1.0.1:80")]);
     let recorded = record(Slot::A, 300, &[Slot::B]);
+    let taken_back = published(in_force(Slot::A, 0), &[(Slot::A, "10.1.0.1:80")]);
+    let of_another = published(in_force(Slot::B, 0), &[(Slot::A, "10.1.0.1:80")]);
+    let untold = published(
+        in_force(Slot::A, 0).with_generation(0),
+        &[(Slot::A, "10.1.0.1:80")],
+    );
     type Row<'a> = (
         Option<&'a ServiceRecord>,
         Option<&'a PublishedService>,
@@ -39,6 +45,10 @@ fn decisions_come_from_the_record_else_from_the_kernel_else_from_the_file() {
         (Some(&recorded), Some(&kernel), (Slot::A, 300, "root (uid 0)")),
         (Some(&recorded), None,          (Slot::A, 300, "root (uid 0)")),
         (None,            Some(&kernel), (Slot::B, 700, "found in the kernel")),
+        // What takes traffic back is in the kernel before it is on disk.
+        (Some(&recorded), Some(&taken_back), (Slot::A, 0, "found in the kernel")),
+        (Some(&recorded), Some(&of_another), (Slot::A, 300, "root (uid 0)")),
+        (Some(&recorded), Some(&untold),     (Slot::A, 300, "root (uid 0)")),
         (None,            None,          (Slot::B, 0, "")),
     ];
     for (record, published, expected) in rows {
@@ -46,6 +56,8 @@ fn decisions_come_from_the_record_else_from_the_kernel_else_from_the_file() {
         spec.default_slot = Slot::B;
         let control = ServiceControl::new(spec, record.cloned(), *published);
         let found = control.record();
+        let drained = record.map(|record| record.drained.clone());
+        assert_eq!(found.drained, drained.unwrap_or_default(), "{expected:?}");
         assert_eq!(
             (found.baseline, found.weight_bp, found.weight_by.as_str()),
             *expected
