@@ -44,6 +44,8 @@ pub enum Operation {
     Flows,
     /// [`FlowTable::reset`]
     Reset,
+    /// [`FlowTable::reset_again`]
+    ResetAgain,
 }
 
 /// What the fake holds; shared, so that a test can look at it while a driver owns the dataplane.
@@ -63,6 +65,8 @@ pub struct MemoryState {
     pub flows: BTreeMap<String, Vec<ListedFlow>>,
     /// Slots whose flows were reset, in order.
     pub resets: Vec<(String, Slot)>,
+    /// Slots whose flows were reset again, in order.
+    pub resets_again: Vec<(String, Slot)>,
     /// How often something was to be retired.
     pub retired_count: u64,
     /// Looks at each plan first and may refuse it.
@@ -250,8 +254,10 @@ impl FlowTable for MemoryDataplane {
         })
     }
 
-    fn reset_again(&self, _service: &str, _slot: Slot) -> Result<(), DataplaneError> {
-        Ok(())
+    fn reset_again(&self, service: &str, slot: Slot) -> Result<(), DataplaneError> {
+        self.attempt(Operation::ResetAgain, |state| {
+            state.resets_again.push((service.to_owned(), slot));
+        })
     }
 
     fn capacity_count(&self) -> u64 {

@@ -1,11 +1,15 @@
 //! `rollback`.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use shifter_common::{
     steering::Slot,
     wire::{Changed, EstablishedPolicy, Refusal, Rollback},
 };
+use tokio::task::spawn_blocking;
 
 use super::{
     Answer, Driver, Reply,
@@ -69,7 +73,8 @@ impl Driver {
             return send(reply, Ok(Reply::Changed(changed)));
         }
         let table = self.flow_table();
-        tokio::task::spawn_blocking(move || {
+        let again = tokio::runtime::Handle::current();
+        spawn_blocking(move || {
             let service = changed.service.as_str();
             match table.reset(service, canary) {
                 Ok(count) => {
@@ -85,19 +90,22 @@ impl Driver {
             }
             let service = changed.service.clone();
             send(reply, Ok(Reply::Changed(changed)));
-            reset_again(&*table, &service, canary);
+            again.spawn(reset_again(table, service, canary));
         });
     }
 }
 
 /// Repeats resets after the ends have had time to retransmit: what they then acknowledge is exactly
 /// what they will believe. Linux retransmits after 200 ms at the earliest (TCP_RTO_MIN).
-fn reset_again(table: &dyn FlowTable, service: &str, slot: Slot) {
+async fn reset_again(table: Arc<dyn FlowTable>, service: String, slot: Slot) {
     for pause_ms in [300, 400, 800, 1_600] {
-        std::thread::sleep(Duration::from_millis(pause_ms));
-        if let Err(error) = table.reset_again(service, slot) {
-            tracing::warn!(service, "repeating resets: {error}");
-            return;
+        tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+        let (table, name) = (Arc::clone(&table), service.clone());
+        let repeated = spawn_blocking(move || table.reset_again(&name, slot)).await;
+        match repeated {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return tracing::warn!(service, "repeating resets: {error}"),
+            Err(error) => return tracing::warn!(service, "repeating resets: {error}"),
         }
     }
 }

@@ -1,7 +1,9 @@
 //! `rollback`.
 
+use std::time::Duration;
+
 use super::session::{ORDERS, Session};
-use crate::dataplane::memory::Operation;
+use crate::{dataplane::memory::Operation, model::Slot};
 
 const FILES: &[(&str, &str)] = &[("orders.toml", ORDERS)];
 const RESET: &str = "[rollback]\nestablished = \"reset\"\n";
@@ -112,4 +114,62 @@ async fn a_reset_that_fails_does_not_undo_the_rollback() {
             ("record orders", "0 bp by root (uid 0)"),
         ])
         .await;
+}
+
+/// The ends of a busy flow may have missed the first.
+#[tokio::test(start_paused = true)]
+async fn resets_are_repeated_until_the_ends_have_had_their_time() {
+    let again_count = |session: &Session| session.dataplane.with(|state| state.resets_again.len());
+    for (fails, expected_count) in [(false, 4), (true, 0)] {
+        let mut session = Session::start(FILES);
+        session
+            .run(&[
+                ("weight orders 2500", "0 -> 2500, generation 2"),
+                ("live orders b 10.2.0.1:80 3", ""),
+            ])
+            .await;
+        if fails {
+            let failing = (Operation::ResetAgain, "EPERM".to_owned());
+            session
+                .dataplane
+                .with(|state| state.failing.extend([failing]));
+        }
+        session
+            .run(&[(
+                "rollback orders reset",
+                "2500 -> 0, generation 3, 3 flows reset",
+            )])
+            .await;
+        assert_eq!(again_count(&session), 0, "the answer does not wait for it");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        // What failed once is not tried again, whatever becomes of it.
+        session.dataplane.with(|state| state.failing.clear());
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert_eq!(again_count(&session), expected_count);
+        let are_of_b = session.dataplane.with(|state| {
+            let b = ("orders".to_owned(), Slot::B);
+            state.resets_again.iter().all(|again| *again == b)
+        });
+        assert!(are_of_b);
+        session
+            .run(&[("weight orders 500", "0 -> 500, generation 4")])
+            .await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_reset_nothing_is_repeated() {
+    let mut session = Session::start(FILES);
+    session
+        .run(&[(
+            "rollback orders",
+            "0 -> 0, generation 1; nothing had to change",
+        )])
+        .await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(
+        session
+            .dataplane
+            .with(|state| state.resets_again.is_empty())
+    );
 }
