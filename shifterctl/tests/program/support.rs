@@ -154,6 +154,20 @@ pub fn copy_to(dir: &Path) -> PathBuf {
     copy
 }
 
+/// Runs a command. A script that another thread has just written cannot be executed while a process
+/// that was forked meanwhile still holds it open for writing (ETXTBSY): that passes.
+fn output(command: &mut Command) -> Output {
+    for _ in 0..100 {
+        match command.output() {
+            Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => {
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+            outcome => return outcome.unwrap(),
+        }
+    }
+    panic!("the program stayed busy for two seconds");
+}
+
 /// How a run ended.
 #[derive(Debug)]
 pub struct Ran {
@@ -168,7 +182,7 @@ impl Ran {
             status,
             stdout,
             stderr,
-        } = command.output().unwrap();
+        } = output(command);
         let out = String::from_utf8(stdout).unwrap();
         let err = String::from_utf8(stderr).unwrap();
         assert!(!err.contains("panicked"), "{err}");
