@@ -160,7 +160,7 @@ fn output(command: &mut Command) -> Output {
     for _ in 0..100 {
         match command.output() {
             Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => {
-                std::thread::sleep(std::time::Duration::from_millis(20));
+                thread::sleep(std::time::Duration::from_millis(20));
             }
             outcome => return outcome.unwrap(),
         }
