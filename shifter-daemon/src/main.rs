@@ -165,10 +165,8 @@ fn start_log(format: LogFormat) {
 
 fn steer(config: &Path, kernel_log: bool) -> anyhow::Result<ExitCode> {
     let node = config_files::load_node(config).map_err(|diagnostics| {
-        anyhow::anyhow!(
-            "the node file has problems\n{}",
-            shifter_daemon::driver::describe(&diagnostics)
-        )
+        let problems: Vec<String> = diagnostics.iter().map(ToString::to_string).collect();
+        anyhow::anyhow!("the node file has problems\n{}", problems.join("\n"))
     })?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -25,10 +25,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use shifter_common::{
-    steering::SteeringWord,
-    wire::{Diagnostic, Refusal},
-};
+use shifter_common::{steering::SteeringWord, wire::Refusal};
 use tokio::sync::{mpsc, oneshot};
 
 pub use self::handle::*;
@@ -149,15 +146,6 @@ impl Driver {
 /// An answer nobody waits for any more is dropped; what was done stays done.
 fn send(reply: Answer, answer: Result<Reply, Refusal>) {
     let _ = reply.send(answer);
-}
-
-/// Diagnostics as one text for the log.
-pub fn describe(diagnostics: &[Diagnostic]) -> String {
-    diagnostics
-        .iter()
-        .map(Diagnostic::to_string)
-        .collect::<Vec<_>>()
-        .join("\n")
 }
 
 fn unix_ms() -> u64 {

@@ -41,6 +41,15 @@ async fn flows_keep_the_programs_where_they_are_unless_forced() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_flow_is_one_flow() {
+    let refusal = "flows_open: 1 live flow would break / drain them first, or: shifterctl detach \
+                   --force";
+    Session::start(FILES)
+        .run(&[("live orders b 10.2.0.1:80 1", ""), ("detach", refusal)])
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn without_flows_there_is_nothing_to_force() {
     let mut session = Session::start(FILES);
     session
