@@ -311,7 +311,7 @@ impl Flow {
     #[inline(always)]
     fn promote(&self, key: &FlowKey) {
         let entry = self.read();
-        if FLOWS.insert(key, &entry, 0).is_ok() {
+        if FLOWS.insert(key, entry, 0).is_ok() {
             let _ = PENDING.remove(key);
         }
     }
