@@ -1,5 +1,6 @@
 //! shifterd as a library: everything but the command line, so that tests can run it.
 
+pub mod analysis;
 pub mod api;
 pub mod config;
 pub mod config_files;

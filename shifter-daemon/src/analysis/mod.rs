@@ -1,0 +1,5 @@
+//! Statistics of a rollout: counts in, judgements out. Pure.
+
+mod judgement;
+
+pub use judgement::Judgement;
