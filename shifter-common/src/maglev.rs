@@ -1,7 +1,13 @@
-//! Maglev lookup tables (Eisenbud et al., NSDI 2016, section 3.4), weighted.
+//! Maglev lookup tables (Eisenbud et al., NSDI 2016, section 3.4), weighted, and changed with as few
+//! moves as their shares allow.
 //!
-//! Each backend fills the table in its own pseudo-random order; a backend of twice the weight takes
-//! twice the turns. The result depends only on the set of backends, not on their order.
+//! Each backend fills the table in its own pseudo-random order, as in the paper. Where the paper
+//! deals every table from nothing, and moves 1 to 3 % of the entries of backends that have nothing
+//! to do with a change, a table here is dealt on top of the one before it: whoever held an entry
+//! keeps it, up to its new share. The price is that a table depends on its history, so two hosts may
+//! differ; each steers its own connections, so nobody compares them.
+
+use std::collections::BTreeMap;
 
 use crate::{
     addr::{Addr, Be16},
@@ -23,15 +29,38 @@ pub struct Candidate {
     pub ready: bool,
 }
 
+/// A table, and what it was made from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Dealt {
+    /// The candidate index that each entry belongs to when every backend is ready.
+    pub owners: Vec<u32>,
+    /// The candidate index that new flows of each entry go to: its owner where that is ready. Empty
+    /// if nobody is.
+    pub table: Vec<u32>,
+}
+
+impl Dealt {
+    /// What is known of a table that was read back from the kernel: who holds each entry. Entries
+    /// of backends that were not ready then have other owners from here on.
+    pub fn recalled(table: Vec<u32>) -> Self {
+        Self {
+            owners: table.clone(),
+            table,
+        }
+    }
+}
+
 /// Table sizes. Primes, because the offsets of a backend must visit every entry; each close to a
 /// power of two so that freed regions fit again.
 const SIZES: [u32; 12] = [
     127, 251, 509, 1_021, 2_039, 4_093, 8_191, 16_381, 32_749, 65_521, 131_071, 262_139,
 ];
 
-/// Entries per backend: shares are then equal to 1 %, and taking a backend out for good moves at
-/// most 4 % of the entries of the others (taking it out for a while moves none, see [`build`]).
+/// Entries per backend: shares are then equal to 1 %.
 pub const ENTRIES_PER_BACKEND: u32 = 100;
+
+/// A table this many times larger than it must be is made smaller.
+const ROOM_MAX: u32 = 16;
 
 /// The table size for this many backends: the smallest prime of at least
 /// [`ENTRIES_PER_BACKEND`] entries a backend; 0 for none. Beyond 2,621 backends a slot the share of
@@ -47,84 +76,170 @@ pub fn table_size(backends: usize) -> u32 {
         .unwrap_or(SIZES[SIZES.len() - 1])
 }
 
-/// Fills a table of `size` entries with candidate indexes. Empty if `size` is 0 or no ready candidate
-/// has weight. `size` must be prime, see [`table_size`].
-///
-/// Two passes: first every candidate takes its turns, ready or not; then the entries of those that
-/// are not ready are dealt out among the ready ones. So a backend that fails moves its own entries
-/// only, and gets exactly those back when it returns. Plain Maglev over the ready set alone would
-/// move 1 to 3 % of the others' entries at a hundred entries a backend.
-pub fn build(candidates: &[Candidate], size: u32) -> Vec<u32> {
-    let mut turns: Vec<Turn> = candidates
-        .iter()
-        .filter(|candidate| candidate.weight > 0)
-        .map(|candidate| Turn::new(candidate, size.max(2)))
-        .collect();
-    if size == 0 || !turns.iter().any(|turn| turn.ready) {
-        return Vec::new();
+/// The size of the next table: a new size moves entries that need not move, so the old one is kept
+/// while it is large enough and not wasteful.
+fn next_size(before: usize, backends: usize) -> u32 {
+    let wanted = table_size(backends);
+    match u32::try_from(before) {
+        Ok(size) if SIZES.contains(&size) && size >= wanted && size / ROOM_MAX <= wanted => size,
+        _ => wanted,
     }
-    // A fixed order makes the table independent of the order of the configuration.
-    turns.sort_by_key(|turn| turn.identity);
+}
 
-    let mut table = vec![FREE; size as usize];
-    deal(&mut turns, &mut table);
-    for turn in turns.iter().filter(|turn| !turn.ready) {
-        table
-            .iter_mut()
-            .filter(|entry| **entry == turn.index)
-            .for_each(|entry| *entry = FREE);
+/// Deals the next table on top of the one before.
+///
+/// - Shares are exact to one entry, both among all candidates and among the ready ones.
+/// - An entry changes its owner only if the owner is gone or has more than its share.
+/// - A backend that fails moves its own entries only, and gets exactly those back when it returns.
+/// - Nothing moves if nothing has changed.
+///
+/// A table that outgrows its size moves more: it is stretched first, which gives at most an eighth
+/// of the hashes another owner.
+pub fn deal(candidates: &[Candidate], before: &Dealt) -> Dealt {
+    let mut seats: Vec<&Candidate> = candidates.iter().filter(|c| c.weight > 0).collect();
+    // A fixed order makes the table independent of the order of the configuration.
+    seats.sort_by_key(|candidate| identity(candidate));
+    let size = next_size(before.owners.len(), seats.len());
+    let places: BTreeMap<u32, u32> = (0..).zip(&seats).map(|(i, c)| (c.index, i)).collect();
+    let seated = |table: &[u32]| -> Vec<u32> {
+        stretched(table, size)
+            .map(|index| places.get(&index).copied().unwrap_or(FREE))
+            .collect()
+    };
+
+    let mut owners = vec![FREE; size as usize];
+    let quotas = quotas(&seats, |_| true, size);
+    keep(&mut owners, &seated(&before.owners), &quotas);
+    fill(&mut owners, &seats, &quotas);
+
+    let is_ready = |seat: u32| seats.get(seat as usize).is_some_and(|c| c.ready);
+    let mut holders: Vec<u32> = owners
+        .iter()
+        .map(|&owner| if is_ready(owner) { owner } else { FREE })
+        .collect();
+    if seats.iter().any(|candidate| candidate.ready) {
+        let quotas = self::quotas(&seats, |c| c.ready, size);
+        keep(&mut holders, &seated(&before.table), &quotas);
+        fill(&mut holders, &seats, &quotas);
+    } else {
+        holders.clear();
     }
-    turns.retain(|turn| turn.ready);
-    deal(&mut turns, &mut table);
-    table
+
+    let indexes = |seats_of: Vec<u32>| -> Vec<u32> {
+        seats_of
+            .into_iter()
+            .filter_map(|seat| seats.get(seat as usize).map(|c| c.index))
+            .collect()
+    };
+    Dealt {
+        owners: indexes(owners),
+        table: indexes(holders),
+    }
 }
 
 /// An entry that nobody holds yet.
 const FREE: u32 = u32::MAX;
 
-/// Lets the backends take free entries in turn, each in its own order, until none is left.
-fn deal(turns: &mut [Turn], table: &mut [u32]) {
-    let heaviest = turns.iter().map(|turn| turn.weight).max().unwrap_or(1);
-    let mut free = table.iter().filter(|&&entry| entry == FREE).count();
-    while free > 0 {
-        for turn in &mut *turns {
-            turn.credit += turn.weight;
-            if turn.credit < heaviest {
-                continue;
-            }
-            turn.credit -= heaviest;
-            let entry = turn.next_free(table);
-            table[entry] = turn.index;
-            free -= 1;
-            if free == 0 {
-                break;
-            }
+fn identity(candidate: &Candidate) -> ([u32; 4], u16) {
+    (candidate.addr.words, candidate.port.0)
+}
+
+/// A table at another size: each entry takes what stands where its middle was. All [`FREE`] if
+/// there was none.
+fn stretched(table: &[u32], size: u32) -> impl Iterator<Item = u32> + '_ {
+    let (old, new) = (table.len() as u64, u64::from(size));
+    (0..new).map(move |entry| {
+        let middle = (2 * entry + 1) * old / (2 * new);
+        table.get(middle as usize).copied().unwrap_or(FREE)
+    })
+}
+
+/// How many of `size` entries each seat gets: its share by weight, rounded so that they add up (the
+/// largest remainders get the entries that are left, the first seats before the later ones).
+fn quotas(seats: &[&Candidate], takes_part: impl Fn(&Candidate) -> bool, size: u32) -> Vec<u32> {
+    let weight = |candidate: &Candidate| {
+        if takes_part(candidate) {
+            u64::from(candidate.weight)
+        } else {
+            0
+        }
+    };
+    let total: u64 = seats.iter().map(|candidate| weight(candidate)).sum();
+    let total = total.max(1);
+    let share = |candidate: &Candidate| weight(candidate) * u64::from(size);
+    let mut quotas: Vec<u32> = seats.iter().map(|c| (share(c) / total) as u32).collect();
+    let dealt: u32 = quotas.iter().sum();
+    let mut by_remainder: Vec<usize> = (0..seats.len()).filter(|&i| weight(seats[i]) > 0).collect();
+    by_remainder.sort_by_key(|&i| core::cmp::Reverse(share(seats[i]) % total));
+    for seat in by_remainder.into_iter().take((size - dealt) as usize) {
+        quotas[seat] += 1;
+    }
+    quotas
+}
+
+/// Leaves free entries with those who held them before, as far as their quotas reach.
+fn keep(table: &mut [u32], before: &[u32], quotas: &[u32]) {
+    let mut left = left(table, quotas);
+    for (entry, &holder) in table.iter_mut().zip(before) {
+        if *entry == FREE
+            && let Some(left) = left.get_mut(holder as usize)
+            && *left > 0
+        {
+            *left -= 1;
+            *entry = holder;
         }
     }
 }
 
-/// One backend's walk through the table.
-struct Turn {
-    index: u32,
-    ready: bool,
-    identity: ([u32; 4], u16),
-    weight: u32,
-    credit: u32,
+/// What each seat's quota leaves beside the entries it holds.
+fn left(table: &[u32], quotas: &[u32]) -> Vec<u32> {
+    let mut left = quotas.to_vec();
+    for &seat in table {
+        if let Some(left) = left.get_mut(seat as usize) {
+            // Rounding may give a seat one entry less among fewer seats; it keeps what it owns.
+            *left = left.saturating_sub(1);
+        }
+    }
+    left
+}
+
+/// Lets the seats take free entries in turn, each in its own order, until none is left.
+fn fill(table: &mut [u32], seats: &[&Candidate], quotas: &[u32]) {
+    let mut free = table.iter().filter(|&&entry| entry == FREE).count();
+    let mut walks: Vec<Walk> = (0..)
+        .zip(seats)
+        .zip(left(table, quotas))
+        .filter(|&(_, left)| left > 0)
+        .map(|((seat, candidate), left)| Walk::new(seat, candidate, left, table.len()))
+        .collect();
+    while free > 0 && !walks.is_empty() {
+        for walk in walks.iter_mut().take(free) {
+            let entry = walk.next_free(table);
+            table[entry] = walk.seat;
+            walk.left -= 1;
+            free -= 1;
+        }
+        walks.retain(|walk| walk.left > 0);
+    }
+}
+
+/// One backend's way through the table.
+struct Walk {
+    seat: u32,
+    left: u32,
     position: u64,
     skip: u64,
 }
 
-impl Turn {
-    fn new(candidate: &Candidate, size: u32) -> Self {
-        let size = u64::from(size);
+impl Walk {
+    fn new(seat: u32, candidate: &Candidate, left: u32, size: usize) -> Self {
+        let size = (size as u64).max(2);
+        let hash = |seed| backend_hash(candidate.addr, candidate.port, seed);
         Self {
-            index: candidate.index,
-            ready: candidate.ready,
-            identity: (candidate.addr.words, candidate.port.0),
-            weight: u32::from(candidate.weight),
-            credit: 0,
-            position: backend_hash(candidate.addr, candidate.port, 0x6f66_6673_6574) % size,
-            skip: backend_hash(candidate.addr, candidate.port, 0x736b_6970) % (size - 1) + 1,
+            seat,
+            left,
+            position: hash(0x6f66_6673_6574) % size,
+            skip: hash(0x736b_6970) % (size - 1) + 1,
         }
     }
 
@@ -142,141 +257,4 @@ impl Turn {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    use std::net::IpAddr;
-
-    fn backends(count: u32) -> Vec<Candidate> {
-        (0..count)
-            .map(|i| Candidate {
-                index: i,
-                addr: IpAddr::from((0x0a01_0000 + i / 3).to_be_bytes()).into(),
-                port: Be16::from_host(8_000 + (i % 3) as u16),
-                weight: 100,
-                ready: true,
-            })
-            .collect()
-    }
-
-    fn shares(table: &[u32], count: usize) -> Vec<u32> {
-        let mut shares = vec![0; count];
-        for &index in table {
-            shares[index as usize] += 1;
-        }
-        shares
-    }
-
-    #[test]
-    fn sizes_are_prime() {
-        for size in SIZES {
-            let prime = (2..).take_while(|d| d * d <= size).all(|d| size % d != 0);
-            assert!(prime, "{size}");
-        }
-        assert_eq!(table_size(0), 0);
-        assert_eq!(table_size(1), 127);
-        assert_eq!(table_size(1_000), 131_071);
-        assert_eq!(table_size(100_000), 262_139);
-    }
-
-    fn moved(before: &[u32], after: &[u32], gone: u32) -> f64 {
-        let moved = before
-            .iter()
-            .zip(after)
-            .filter(|&(&b, &a)| b != gone && a != b)
-            .count();
-        moved as f64 / before.len() as f64
-    }
-
-    /// A backend that fails moves no entry but its own, and finds them again when it returns.
-    #[test]
-    fn a_failing_backend_disturbs_no_other() {
-        for count in [3_u32, 10, 100, 1_000] {
-            let mut all = backends(count);
-            let size = table_size(all.len());
-            assert!(size >= ENTRIES_PER_BACKEND * count);
-            let before = build(&all, size);
-            for gone in [0, count / 2, count - 1] {
-                all[gone as usize].ready = false;
-                let after = build(&all, size);
-                assert_eq!(
-                    moved(&before, &after, gone),
-                    0.0,
-                    "{count} backends, {gone} fails"
-                );
-                assert!(!after.contains(&gone) && !after.contains(&FREE));
-                all[gone as usize].ready = true;
-            }
-            assert_eq!(build(&all, size), before);
-        }
-    }
-
-    /// Taking a backend out of the configuration: at most 1 % with a thousand entries each, 4 % with
-    /// the hundred each that a table of many backends has.
-    #[test]
-    fn removing_a_backend_disturbs_few() {
-        for (count, size, limit) in [
-            (3_u32, 4_093, 0.01),
-            (10, 16_381, 0.01),
-            (100, 131_071, 0.01),
-            (10, 1_021, 0.04),
-            (100, 16_381, 0.04),
-        ] {
-            let all = backends(count);
-            let before = build(&all, size);
-            for gone in [0, count / 2, count - 1] {
-                let rest: Vec<_> = all.iter().copied().filter(|c| c.index != gone).collect();
-                let share = moved(&before, &build(&rest, size), gone);
-                assert!(
-                    share <= limit,
-                    "{count} of {size} without {gone}: {share:.4} moved"
-                );
-            }
-        }
-    }
-
-    #[test]
-    fn equal_weights_get_equal_shares() {
-        let table = build(&backends(10), table_size(10));
-        let shares = shares(&table, 10);
-        let (least, most) = (shares.iter().min(), shares.iter().max());
-        assert!(
-            most.zip(least).is_some_and(|(m, l)| m - l <= 1),
-            "{shares:?}"
-        );
-    }
-
-    #[test]
-    fn nothing_gives_an_empty_table() {
-        assert!(build(&[], 127).is_empty());
-        let mut idle = backends(2);
-        idle.iter_mut().for_each(|c| c.weight = 0);
-        assert!(build(&idle, 127).is_empty());
-        let mut down = backends(2);
-        down.iter_mut().for_each(|c| c.ready = false);
-        assert!(build(&down, 127).is_empty());
-    }
-
-    proptest! {
-        #[test]
-        fn order_does_not_matter_and_weights_do(
-            weights in prop::collection::vec(1_u16..=1_000, 1..12), seed: u64,
-        ) {
-            let mut all = backends(weights.len() as u32);
-            for (candidate, weight) in all.iter_mut().zip(&weights) {
-                candidate.weight = *weight;
-            }
-            let size = 8_191;
-            let table = build(&all, size);
-            let total: f64 = weights.iter().map(|&w| f64::from(w)).sum();
-            for (share, weight) in shares(&table, all.len()).into_iter().zip(&weights) {
-                let expected = f64::from(*weight) / total * f64::from(size);
-                let error = (f64::from(share) - expected).abs();
-                prop_assert!(error <= 2.0 + expected * 0.01, "{share} for {expected}");
-            }
-            let shift = (seed % all.len() as u64) as usize;
-            all.rotate_left(shift);
-            prop_assert_eq!(build(&all, size), table);
-        }
-    }
-}
+mod tests;

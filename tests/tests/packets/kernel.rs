@@ -84,7 +84,11 @@ impl Kernel {
     }
 
     pub fn new(hook: Hook) -> Self {
-        let bpffs = Bpffs::mount("packets");
+        Self::over(hook, Bpffs::mount("packets"))
+    }
+
+    /// The dataplane that is pinned here, or a new one.
+    pub fn over(hook: Hook, bpffs: Bpffs) -> Self {
         let node = node(bpffs.path());
         let dataplane = BpfDataplane::open(&node).expect("a dataplane");
         let pins = bpffs.path().join("shifter").join("v1").join("maps");
@@ -111,6 +115,14 @@ impl Kernel {
             programs,
             hook,
             bpffs,
+        }
+    }
+
+    /// Empties the flow tables.
+    pub fn forget_flows(&self) {
+        let pins = self.bpffs.path().join("shifter").join("v1").join("maps");
+        for name in [map::FLOWS, map::PENDING] {
+            empty(&MapData::from_pin(pins.join(name)).expect("the pin"));
         }
     }
 

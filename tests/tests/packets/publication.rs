@@ -83,6 +83,60 @@ fn a_table_that_does_not_fit_keeps_no_failed_backend_in_the_other_slot() {
     assert_eq!(reached(&kernel, 8), BTreeSet::from([1_001]));
 }
 
+/// Where each of two hundred clients' first packets go.
+fn owners(kernel: &Kernel, network: u8) -> Vec<u16> {
+    (0..200_u16)
+        .map(|i| {
+            let from = SocketAddr::from(([10, 9, i as u8, network], 20_000));
+            let to: SocketAddr = V.parse().expect("an address");
+            let syn = shifter_tests::packet::Packet::tcp(from, to)
+                .flags(SYN)
+                .seq(1)
+                .build();
+            let ran = kernel.ingress(&syn);
+            assert!(
+                matches!(ran.verdict, Verdict::SteeredNew | Verdict::SteeredFlow),
+                "{:?}",
+                ran.verdict
+            );
+            u16::from_be_bytes([ran.bytes[36], ran.bytes[37]])
+        })
+        .collect()
+}
+
+/// A daemon that starts with a backend out of traffic deals on top of what the kernel holds: nothing
+/// is stored anew, and what is taken out of the file later moves nothing but itself.
+#[test]
+fn tables_are_dealt_on_top_of_what_the_kernel_holds() {
+    let mut kernel = Kernel::new(Hook::Tc);
+    let mut base = v4_only([slot(10, 1_000), slot(0, 0)]);
+    kernel.publish(&base);
+    base.slots[0].backends[3].ready = false;
+    kernel.publish(&base);
+    let before = kernel.dataplane().published().expect("services");
+    let wanted = owners(&kernel, 1);
+
+    let bpffs = kernel.leave();
+    let mut dataplane = BpfDataplane::open(&node(bpffs.path())).expect("adopted");
+    let publication = dataplane.publish(&base).expect("the plan is good");
+    assert_eq!(publication.stored_at, None, "nothing had to change");
+    assert_eq!(dataplane.published().expect("services"), before);
+    drop(dataplane);
+
+    let mut kernel = Kernel::over(Hook::Tc, bpffs);
+    base.slots[0].backends.remove(7);
+    kernel.publish(&base);
+    // Other clients' addresses have other flows, so what is compared is selected anew.
+    kernel.forget_flows();
+    for (client, (old, new)) in wanted.iter().zip(owners(&kernel, 1)).enumerate() {
+        if *old == 1_007 {
+            assert_ne!(new, 1_007, "client {client}");
+        } else {
+            assert_eq!(*old, new, "client {client}");
+        }
+    }
+}
+
 #[test]
 fn a_ninth_vip_is_refused_before_anything_changes() {
     let mut kernel = Kernel::new(Hook::Tc);

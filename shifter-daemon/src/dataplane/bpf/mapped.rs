@@ -98,6 +98,14 @@ impl Mapped<[u32; 2]> {
             .all(|(i, value)| self.entry(base as usize + i).load(Ordering::Relaxed) == *value)
     }
 
+    /// The table of `size` entries at `base`, as far as it lies inside the map.
+    pub fn table(&self, base: u32, size: u32) -> Vec<u32> {
+        let (base, end) = (base as usize, base as usize + size as usize);
+        (base..end.min(self.len() * 2))
+            .map(|i| self.entry(i).load(Ordering::Relaxed))
+            .collect()
+    }
+
     /// Writes a table that the kernel does not look at yet.
     pub fn fill(&self, base: u32, table: &[u32]) {
         for (i, value) in table.iter().enumerate() {

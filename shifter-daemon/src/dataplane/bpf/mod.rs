@@ -58,8 +58,9 @@ pub struct BpfDataplane {
     services: BTreeMap<String, u32>,
     /// Every VIP the kernel knows, retired ones included.
     vips: BTreeMap<SocketAddr, VipEntry>,
-    /// What was last dealt into tables, to tell a weight change from a table change.
-    dealt: tables::Dealt,
+    /// What was last dealt into tables: to tell a weight change from a table change, and to deal
+    /// the next on top of it.
+    deals: tables::Deals,
     /// Services whose bank was flipped since programs were last waited for.
     flipped: std::collections::BTreeSet<u32>,
     /// Backend indexes that stand in a plan; the others may be freed once no flow refers to them.
@@ -96,7 +97,7 @@ impl BpfDataplane {
             was_adopted,
             services: BTreeMap::new(),
             vips: BTreeMap::new(),
-            dealt: tables::Dealt::default(),
+            deals: tables::Deals::default(),
             flipped: std::collections::BTreeSet::new(),
             planned_backends: std::collections::BTreeSet::new(),
             next_backend: 0,

@@ -43,7 +43,7 @@ impl BpfDataplane {
         }
         for slot in Slot::ALL {
             for is_v6 in [false, true] {
-                self.dealt.remove(&(service, slot, is_v6));
+                self.deals.remove(&(service, slot, is_v6));
                 for bank in [0, 1] {
                     let index = Region::index(service, slot, is_v6, bank) as usize;
                     self.maps.regions.atomic(index).store(0, Ordering::Release);

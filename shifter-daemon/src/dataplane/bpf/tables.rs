@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::atomic::Ordering};
 use shifter_common::{
     abi::Region,
     addr::Be16,
-    maglev::{self, Candidate},
+    maglev::{self, Candidate, Dealt},
     steering::Slot,
 };
 
@@ -16,8 +16,14 @@ use super::{
     sys,
 };
 
-/// Candidates of each table as last dealt: service index, slot, family.
-pub type Dealt = BTreeMap<(u32, Slot, bool), Vec<Candidate>>;
+/// What each table was last dealt from, and what came of it: service index, slot, family.
+pub type Deals = BTreeMap<(u32, Slot, bool), Deal>;
+
+/// One table as last dealt.
+pub struct Deal {
+    candidates: Vec<Candidate>,
+    dealt: Dealt,
+}
 
 impl BpfDataplane {
     /// Writes a slot's tables, if they have changed, into the bank that is not in use. Says whether
@@ -37,30 +43,45 @@ impl BpfDataplane {
         let is_dealt = [false, true]
             .into_iter()
             .zip(&wanted)
-            .all(|(is_v6, candidates)| self.dealt.get(&(service, slot, is_v6)) == Some(candidates));
+            .all(|(is_v6, candidates)| {
+                let deal = self.deals.get(&(service, slot, is_v6));
+                deal.is_some_and(|deal| deal.candidates == *candidates)
+            });
         if is_dealt {
             return Ok(false);
         }
-        let tables = wanted
-            .each_ref()
-            .map(|candidates| maglev::build(candidates, maglev::table_size(candidates.len())));
-        let is_in_force = [false, true]
+        let deals = [false, true]
             .into_iter()
-            .zip(&tables)
-            .all(|(is_v6, table)| {
-                let active = self.region(service, slot, is_v6, bank);
-                active.size as usize == table.len() && self.maps.tables.holds(active.base, table)
+            .zip(wanted)
+            .map(|(is_v6, candidates)| {
+                let dealt = match self.deals.get(&(service, slot, is_v6)) {
+                    Some(deal) => maglev::deal(&candidates, &deal.dealt),
+                    None => maglev::deal(&candidates, &self.recalled(service, slot, is_v6, bank)),
+                };
+                (is_v6, Deal { candidates, dealt })
             });
+        let deals: Vec<(bool, Deal)> = deals.collect();
+        let is_in_force = deals.iter().all(|(is_v6, Deal { dealt, .. })| {
+            let active = self.region(service, slot, *is_v6, bank);
+            active.size as usize == dealt.table.len()
+                && self.maps.tables.holds(active.base, &dealt.table)
+        });
         if !is_in_force {
             self.wait_for_readers(service)?;
-            for (is_v6, table) in [false, true].into_iter().zip(&tables) {
-                self.write_table(service, slot, is_v6, bank ^ 1, table)?;
+            for (is_v6, Deal { dealt, .. }) in &deals {
+                self.write_table(service, slot, *is_v6, bank ^ 1, &dealt.table)?;
             }
         }
-        for (is_v6, candidates) in [false, true].into_iter().zip(wanted) {
-            self.dealt.insert((service, slot, is_v6), candidates);
+        for (is_v6, deal) in deals {
+            self.deals.insert((service, slot, is_v6), deal);
         }
         Ok(!is_in_force)
+    }
+
+    /// The table that an earlier daemon left in force.
+    fn recalled(&self, service: u32, slot: Slot, is_v6: bool, bank: u32) -> Dealt {
+        let Region { base, size } = self.region(service, slot, is_v6, bank);
+        Dealt::recalled(self.maps.tables.table(base, size))
     }
 
     pub(super) fn region(&self, service: u32, slot: Slot, is_v6: bool, bank: u32) -> Region {
