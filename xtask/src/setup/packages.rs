@@ -81,6 +81,30 @@ pub const PROGRAMS: &[Program] = &[
         why: "enters namespaces",
     },
     Program {
+        name: "pg_createcluster",
+        package: "postgresql",
+        purposes: &[Purpose::Test],
+        why: "is a database with sessions that last",
+    },
+    Program {
+        name: "redis-cli",
+        package: "redis-tools",
+        purposes: &[Purpose::Test],
+        why: "is a server, with its clients, that publishes",
+    },
+    Program {
+        name: "sshd",
+        package: "openssh-server",
+        purposes: &[Purpose::Test],
+        why: "keeps sessions open",
+    },
+    Program {
+        name: "ssh",
+        package: "openssh-client",
+        purposes: &[Purpose::Test],
+        why: "opens them",
+    },
+    Program {
         name: "debootstrap",
         package: "debootstrap",
         purposes: &[Purpose::Test],
