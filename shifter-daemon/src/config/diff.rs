@@ -6,8 +6,8 @@ use shifter_common::wire::{ConfigChange, Effect, EstablishedPolicy};
 
 use super::format_duration;
 use crate::model::{
-    Affinity, BackendSpec, HookSpec, InterfaceSpec, NodeSpec, OnEmpty, Plane, ProbeCheck,
-    ProbeSpec, Protocol, ServiceSpec, Slot,
+    Affinity, BackendSpec, HookSpec, InterfaceSpec, NodeSpec, OnEmpty, OutlierSpec, Plane,
+    ProbeCheck, ProbeSpec, Protocol, ServiceSpec, Slot,
 };
 
 /// Elements of a list that are shown one by one.
@@ -27,7 +27,7 @@ pub fn diff(old: &ServiceSpec, new: &ServiceSpec) -> Vec<ConfigChange> {
         let (before, after) = (show(old), show(new));
         (before != after).then_some((before, after))
     };
-    let rows: [(&str, Option<BeforeAfter>); 11] = [
+    let rows: [(&str, Option<BeforeAfter>); 12] = [
         ("service.vip", lists(vips)),
         ("service.protocol", plain(|spec| protocol(spec.protocol))),
         ("service.plane", plain(|spec| plane(spec.plane))),
@@ -40,6 +40,10 @@ pub fn diff(old: &ServiceSpec, new: &ServiceSpec) -> Vec<ConfigChange> {
         ("slot.a.backends", lists(|spec| backends(spec, Slot::A))),
         ("slot.b.backends", lists(|spec| backends(spec, Slot::B))),
         ("probe.readiness", plain(|spec| readiness(&spec.readiness))),
+        (
+            "outlier",
+            plain(|spec| spec.outlier.as_ref().map(outlier).unwrap_or_default()),
+        ),
         (
             "drain.timeout",
             plain(|spec| quoted(format_duration(spec.drain_timeout))),
@@ -235,6 +239,20 @@ fn readiness(probe: &ProbeSpec) -> String {
         format_duration(probe.timeout),
         probe.success_threshold,
         probe.failure_threshold
+    )
+}
+
+fn outlier(spec: &OutlierSpec) -> String {
+    format!(
+        "{{ consecutive_errors = {}, compare_peers = {}, min_flows = {}, interval = \"{}\", \
+         ejection = \"{}\", max_ejection = \"{}\", max_ejected_percent = {} }}",
+        spec.consecutive_errors,
+        spec.compare_peers,
+        spec.min_flows,
+        format_duration(spec.interval),
+        format_duration(spec.ejection),
+        format_duration(spec.max_ejection),
+        spec.max_ejected_percent
     )
 }
 

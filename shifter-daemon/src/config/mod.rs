@@ -18,6 +18,7 @@ mod duration;
 mod field;
 mod file_set;
 mod node;
+mod outlier;
 mod place;
 mod probe;
 mod relations;

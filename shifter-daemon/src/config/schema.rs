@@ -45,6 +45,7 @@ pub(super) const SERVICE_FILE: FileKind = &[
     &service::BACKEND,
     &service::PROBE,
     &service::READINESS,
+    &service::OUTLIER,
     &service::DRAIN,
     &service::ROLLBACK,
 ];
@@ -71,6 +72,7 @@ pub(super) mod service {
             Key::new("service", "[service]"),
             Key::new("slot", "[slot.a]"),
             Key::new("probe", "[probe]"),
+            Key::new("outlier", "[outlier]"),
             Key::new("drain", "[drain]"),
             Key::new("rollback", "[rollback]"),
             Key::later("rollout"),
@@ -128,6 +130,18 @@ pub(super) mod service {
             Key::new("timeout", "timeout = \"500ms\""),
             Key::new("success_threshold", "success_threshold = 3"),
             Key::new("failure_threshold", "failure_threshold = 3"),
+        ],
+    };
+    pub const OUTLIER: Table = Table {
+        path: "outlier",
+        keys: &[
+            Key::new("consecutive_errors", "consecutive_errors = 5"),
+            Key::new("compare_peers", "compare_peers = true"),
+            Key::new("min_flows", "min_flows = 50"),
+            Key::new("interval", "interval = \"10s\""),
+            Key::new("ejection", "ejection = \"30s\""),
+            Key::new("max_ejection", "max_ejection = \"5m\""),
+            Key::new("max_ejected_percent", "max_ejected_percent = 50"),
         ],
     };
     pub const DRAIN: Table = Table {

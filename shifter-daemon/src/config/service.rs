@@ -8,7 +8,7 @@ use toml::Spanned;
 use super::{
     address,
     field::Field,
-    probe, relations,
+    outlier, probe, relations,
     report::{Report, shown},
     schema,
     section::Section,
@@ -87,6 +87,7 @@ fn read(file: &str, text: &str, top: &Section<'_>, report: &mut Report<'_>) -> S
     relations::check(&addresses, report);
 
     let probe = top.section("probe", &schema::service::PROBE, report);
+    let outlier = top.section("outlier", &schema::service::OUTLIER, report);
     let drain = top.section("drain", &schema::service::DRAIN, report);
     let rollback = top.section("rollback", &schema::service::ROLLBACK, report);
     let starts = |read: &SlotRead| read.backends.iter().map(|b| b.span().start).collect();
@@ -141,6 +142,7 @@ fn read(file: &str, text: &str, top: &Section<'_>, report: &mut Report<'_>) -> S
                 backends: read.backends.into_iter().map(Spanned::into_inner).collect(),
             }),
             readiness: probe::read(&probe, report),
+            outlier: outlier::read(&outlier, report),
             drain_timeout: drain
                 .get("timeout")
                 .and_then(|field| field.duration(DRAIN_TIMEOUT_MIN..=DRAIN_TIMEOUT_MAX, report))

@@ -1,6 +1,6 @@
 //! One service: its file, its operators' decisions and its backends' health make one plan.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{collections::BTreeMap, net::SocketAddr, time::Instant};
 
 use shifter_common::{
     steering::{Slot, SteeringWord, WEIGHT_FULL_BP},
@@ -10,6 +10,7 @@ use shifter_common::{
 use super::{
     deviation::Deviation,
     health::BackendHealth,
+    outlier::{Decision, Ejector, Outcomes, Peer},
     plan::{PlannedBackend, PublishedService, ServicePlan, SlotPlan},
     record::{Drained, ServiceRecord},
 };
@@ -23,6 +24,8 @@ pub struct ServiceControl {
     spec: ServiceSpec,
     record: ServiceRecord,
     health: BTreeMap<(Slot, SocketAddr), BackendHealth>,
+    /// The watch over each slot's backends.
+    ejectors: [Ejector; 2],
     /// Whether a slot has been eligible since the service is known.
     has_served: bool,
     /// Why the service is not as its file says, if it is not.
@@ -64,6 +67,7 @@ impl ServiceControl {
             spec,
             record,
             health: BTreeMap::new(),
+            ejectors: Default::default(),
             has_served,
             deviation: None,
         };
@@ -111,6 +115,7 @@ impl ServiceControl {
                 success_threshold: 1,
                 failure_threshold: 1,
             },
+            outlier: None,
             drain_timeout: std::time::Duration::from_secs(60),
             rollback_established: Default::default(),
         };
@@ -180,6 +185,54 @@ impl ServiceControl {
         is_news
     }
 
+    /// Whether new flows may go to a backend: its probe lets it, and it is not ejected, unless
+    /// nobody else of its family is left.
+    pub fn takes_flows(&self, slot: Slot, addr: SocketAddr) -> bool {
+        let is_ready = |addr| self.health(slot, addr).is_some_and(|health| health.ready);
+        let is_ejected = |addr| self.ejected_reason(slot, addr).is_some();
+        let stands_in = |other: &BackendSpec| {
+            other.addr != addr
+                && other.addr.is_ipv6() == addr.is_ipv6()
+                && other.weight > 0
+                && is_ready(other.addr)
+                && !is_ejected(other.addr)
+        };
+        is_ready(addr)
+            && (!is_ejected(addr) || !self.spec.slot(slot).backends.iter().any(stands_in))
+    }
+
+    /// Why a backend is ejected; `None` if it is not.
+    pub fn ejected_reason(&self, slot: Slot, addr: SocketAddr) -> Option<&str> {
+        self.ejectors[slot.index() as usize].reason(addr)
+    }
+
+    /// Looks at what became of each backend's flows, and decides who gets no new ones for a while.
+    pub fn look_for_outliers(
+        &mut self,
+        outcomes: impl Fn(Slot, SocketAddr) -> Outcomes,
+        now: Instant,
+    ) -> Vec<(Slot, Decision)> {
+        let Some(spec) = self.spec.outlier.clone() else {
+            return Vec::new();
+        };
+        let mut decisions = Vec::new();
+        for slot in Slot::ALL {
+            let backends = self.spec.slot(slot).backends.iter();
+            let peers: Vec<Peer> = backends
+                .filter(|backend| backend.weight > 0)
+                .map(|backend| Peer {
+                    addr: backend.addr,
+                    ready: self.health(slot, backend.addr).is_some_and(|h| h.ready),
+                    outcomes: outcomes(slot, backend.addr),
+                })
+                .collect();
+            let ejector = &mut self.ejectors[slot.index() as usize];
+            let decided = ejector.look(&spec, &peers, now);
+            decisions.extend(decided.into_iter().map(|decision| (slot, decision)));
+        }
+        decisions
+    }
+
     /// Takes a changed file over. Health of backends that stay is kept.
     pub fn respec(&mut self, spec: ServiceSpec) -> Vec<ConfigChange> {
         let changes = crate::config::diff(&self.spec, &spec);
@@ -193,6 +246,9 @@ impl ServiceControl {
             health.insert(key, known);
         }
         self.health = health;
+        if self.spec.outlier.is_none() {
+            self.ejectors = Default::default();
+        }
         self.deviation = None;
         self.note_service();
         changes
@@ -338,9 +394,7 @@ impl ServiceControl {
                     .map(|backend| PlannedBackend {
                         addr: backend.addr,
                         weight: backend.weight,
-                        ready: self
-                            .health(slot, backend.addr)
-                            .is_some_and(|health| health.ready),
+                        ready: self.takes_flows(slot, backend.addr),
                     })
                     .collect(),
             }),

@@ -59,6 +59,8 @@ pub struct MemoryState {
     pub history: Vec<ServicePlan>,
     /// Every backend there ever was; the place is its index.
     pub backends: Vec<BackendKey>,
+    /// Counters; zero unless set.
+    pub counters: BTreeMap<BackendKey, BackendCounters>,
     /// Live flows.
     pub live: BTreeMap<BackendKey, u64>,
     /// What [`FlowTable::flows`] lists, by service.
@@ -180,7 +182,11 @@ impl Dataplane for MemoryDataplane {
                     index,
                     slot,
                     addr,
-                    counters: BackendCounters::default(),
+                    counters: state
+                        .counters
+                        .get(&(service.to_owned(), slot, addr))
+                        .copied()
+                        .unwrap_or_default(),
                 })
                 .collect(),
             ..ServiceReading::default()

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::{
     sync::mpsc,
     task::yield_now,
-    time::{Interval, MissedTickBehavior, interval},
+    time::{Instant, Interval, MissedTickBehavior, interval, interval_at},
 };
 
 use super::{Call, sweep::Swept};
@@ -25,6 +25,8 @@ pub enum Input {
     Closed,
     /// A sweep has ended.
     Swept(Swept),
+    /// Time to look at what became of flows.
+    Look,
     /// Time for what is done regularly.
     Tick,
 }
@@ -39,27 +41,33 @@ pub struct Inbox {
     probes: mpsc::Receiver<ProbeEvent>,
     swept: mpsc::Receiver<Swept>,
     tick: Interval,
+    look: Interval,
     /// Whether probes were the last to have a turn.
     probes_had_turn: bool,
 }
 
 impl Inbox {
-    /// An inbox whose ticks are `tick_interval` apart; the first is at once.
+    /// An inbox whose ticks and looks are this far apart; the first tick is at once, the first look
+    /// when there can be something new.
     ///
     /// Must be called within a tokio runtime.
     pub fn new(
         calls: mpsc::Receiver<Call>,
         probes: mpsc::Receiver<ProbeEvent>,
         swept: mpsc::Receiver<Swept>,
-        tick_interval: Duration,
+        [tick, look]: [Duration; 2],
     ) -> Self {
-        let mut tick = interval(tick_interval);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut tick = interval(tick);
+        let mut look = interval_at(Instant::now() + look, look);
+        for interval in [&mut tick, &mut look] {
+            interval.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        }
         Self {
             calls,
             probes,
             swept,
             tick,
+            look,
             probes_had_turn: false,
         }
     }
@@ -71,6 +79,7 @@ impl Inbox {
             probes,
             swept,
             tick,
+            look,
             probes_had_turn,
         } = self;
         let mut batch = Vec::new();
@@ -80,6 +89,7 @@ impl Inbox {
                     call = calls.recv() => call.map_or(Input::Closed, Input::Call),
                     Some(swept) = swept.recv() => Input::Swept(swept),
                     _ = tick.tick() => Input::Tick,
+                    _ = look.tick() => Input::Look,
                 }
             };
             let may_speak = !probes.is_closed() || !probes.is_empty();
@@ -105,7 +115,7 @@ impl Inbox {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, net::SocketAddr, time::Instant};
+    use std::{collections::BTreeMap, net::SocketAddr};
 
     use super::*;
     use crate::{
@@ -117,7 +127,7 @@ mod tests {
 
     fn event(port: u16) -> ProbeEvent {
         let addr = SocketAddr::from(([10, 0, 0, 1], port));
-        let now = Instant::now();
+        let now = std::time::Instant::now();
         ProbeEvent {
             key: TargetKey {
                 service: "orders".into(),
@@ -137,6 +147,7 @@ mod tests {
             Input::Call(_) => "call",
             Input::Closed => "closed",
             Input::Swept(_) => "swept",
+            Input::Look => "look",
             Input::Tick => "tick",
         }
     }
@@ -151,7 +162,12 @@ mod tests {
         let (handle, calls) = DriverHandle::channel(64);
         let (probes, probe_events) = mpsc::channel(probes_count);
         let (swept, sweeps) = mpsc::channel(1);
-        let inbox = Inbox::new(calls, probe_events, sweeps, Duration::from_secs(10));
+        let inbox = Inbox::new(
+            calls,
+            probe_events,
+            sweeps,
+            [Duration::from_secs(10), Duration::from_secs(4)],
+        );
         (
             inbox,
             Senders {
@@ -172,7 +188,11 @@ mod tests {
     /// Keeps calls waiting until the handle is gone.
     fn call_on(senders: &Senders) {
         let handle = senders.handle.clone();
-        tokio::spawn(async move { handle.call(Request::Status, None, Instant::now()).await });
+        tokio::spawn(async move {
+            handle
+                .call(Request::Status, None, std::time::Instant::now())
+                .await
+        });
     }
 
     #[tokio::test(start_paused = true)]
@@ -259,12 +279,15 @@ mod tests {
         ) = inbox(8);
         probes.try_send(event(1)).expect("room");
         drop(probes);
-        let begin = tokio::time::Instant::now();
+        let begin = Instant::now();
         assert_eq!(name(&inbox.next().await), "probes");
         assert_eq!(name(&inbox.next().await), "tick");
         sweeps.try_send(swept()).expect("room");
         assert_eq!(name(&inbox.next().await), "swept");
         assert_eq!(begin.elapsed(), Duration::ZERO);
+        assert_eq!(name(&inbox.next().await), "look");
+        assert_eq!(begin.elapsed(), Duration::from_secs(4));
+        assert_eq!(name(&inbox.next().await), "look");
         assert_eq!(name(&inbox.next().await), "tick");
         assert_eq!(
             begin.elapsed(),

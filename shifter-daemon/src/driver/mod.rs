@@ -8,6 +8,7 @@ mod drain;
 mod events;
 mod handle;
 mod inbox;
+mod outliers;
 mod publication;
 mod readiness;
 mod refusal;
@@ -26,7 +27,10 @@ use std::{
 };
 
 use shifter_common::{steering::SteeringWord, wire::Refusal};
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 
 pub use self::handle::*;
 use self::{
@@ -44,6 +48,9 @@ use crate::{
 
 /// Time between two sweeps of the flow tables, and between two attempts at what failed.
 const TICK_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Time between two looks at what became of backends' flows.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Who acts when nobody asked.
 const SHIFTERD: &str = "shifterd";
@@ -120,13 +127,14 @@ impl Driver {
         probes: mpsc::Receiver<ProbeEvent>,
     ) -> Ended {
         let (swept_tx, swept) = mpsc::channel(1);
-        let mut inbox = Inbox::new(calls, probes, swept, TICK_INTERVAL);
+        let mut inbox = Inbox::new(calls, probes, swept, [TICK_INTERVAL, LOOK_INTERVAL]);
         loop {
             match inbox.next().await {
                 Input::Probes(events) => self.handle_probes(events),
                 Input::Call(call) => self.handle_call(call),
                 Input::Closed => return Ended::Closed,
                 Input::Swept(swept) => self.handle_swept(swept),
+                Input::Look => self.look_for_outliers(Instant::now().into_std()),
                 Input::Tick => {
                     self.retry();
                     self.begin_sweep(swept_tx.clone());

@@ -214,14 +214,16 @@ fn slot_status(
         .iter()
         .map(|backend| {
             let health = control.health(slot, backend.addr);
-            let reason = health.map_or("", |health| &health.reason);
+            let reason = control
+                .ejected_reason(slot, backend.addr)
+                .unwrap_or_else(|| health.map_or("", |health| &health.reason));
             let counters = by_addr
                 .get(&backend.addr)
                 .map_or_else(BackendCounters::default, |reading| reading.counters);
             BackendStatus {
                 addr: backend.addr.to_string(),
                 weight: backend.weight,
-                ready: health.is_some_and(|health| health.ready),
+                ready: control.takes_flows(slot, backend.addr),
                 reason: reason.to_owned(),
                 live_flows_count: 0,
                 counters: counts(&counters.flows),

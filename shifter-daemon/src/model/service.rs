@@ -7,6 +7,8 @@ pub use shifter_common::{
     wire::EstablishedPolicy,
 };
 
+use super::OutlierSpec;
+
 /// All services by name.
 pub type Services = BTreeMap<String, ServiceSpec>;
 
@@ -31,6 +33,8 @@ pub struct ServiceSpec {
     pub slots: [SlotSpec; 2],
     /// Readiness probe.
     pub readiness: ProbeSpec,
+    /// When a backend is left out because it fails; never if `None`.
+    pub outlier: Option<OutlierSpec>,
     /// How long a drain may take before it is reported as overdue.
     pub drain_timeout: Duration,
     /// What a rollback does with established flows.

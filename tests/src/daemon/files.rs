@@ -41,6 +41,7 @@ pub fn service(name: &str, vips: &[SocketAddr], a: &[SocketAddr], b: &[SocketAdd
             success_threshold: 1,
             failure_threshold: 2,
         },
+        outlier: None,
         drain_timeout: Duration::from_secs(60),
         rollback_established: EstablishedPolicy::Drain,
     }
@@ -127,6 +128,21 @@ pub fn service_toml(service: &ServiceSpec) -> String {
             host: Some(host),
         } => Some(format!("http = {path:?}\nhost = {host:?}")),
     };
+    if let Some(outlier) = &service.outlier {
+        let _ = writeln!(
+            text,
+            "[outlier]\nconsecutive_errors = {}\ncompare_peers = {}\nmin_flows = {}\n\
+             interval = \"{}\"\nejection = \"{}\"\nmax_ejection = \"{}\"\n\
+             max_ejected_percent = {}",
+            outlier.consecutive_errors,
+            outlier.compare_peers,
+            outlier.min_flows,
+            format_duration(outlier.interval),
+            format_duration(outlier.ejection),
+            format_duration(outlier.max_ejection),
+            outlier.max_ejected_percent,
+        );
+    }
     if let Some(check) = check {
         let _ = writeln!(
             text,

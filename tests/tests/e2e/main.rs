@@ -7,6 +7,7 @@ mod changes;
 mod crash;
 mod foreign;
 mod input;
+mod outliers;
 mod readiness;
 mod rollback;
 mod shares;

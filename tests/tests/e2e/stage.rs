@@ -83,7 +83,7 @@ impl Stage {
 
     /// Waits until the service is as it must become.
     #[track_caller]
-    pub fn wait(&self, what: &str, is_so: impl Fn(&ServiceStatus) -> bool) -> ServiceStatus {
+    pub fn wait(&self, what: &str, mut is_so: impl FnMut(&ServiceStatus) -> bool) -> ServiceStatus {
         let end = Instant::now() + Duration::from_secs(15);
         loop {
             let service = self.service();

@@ -96,6 +96,15 @@ fn each_changed_key_of_a_service_is_told_once() {
                 r#"orders rollback.established: "drain" -> "reset" Now"#,
             ],
         ),
+        (
+            "[slot.b]",
+            "[outlier]\nejection = \"1m\"\n[slot.b]",
+            &[
+                "orders outlier:  -> { consecutive_errors = 5, compare_peers = true, \
+                 min_flows = 50, interval = \"10s\", ejection = \"1m\", max_ejection = \"10m\", \
+                 max_ejected_percent = 50 } Now",
+            ],
+        ),
     ];
     let old_text = format!("{SERVICE}{SLOT_B}");
     let old = parse_service("f", &old_text).expect("is good");

@@ -124,7 +124,9 @@ fn the_examples_in_messages_are_good() {
             "probe.readiness" => {
                 text.push_str(&format!("\n[probe.readiness]\nhttp = \"/\"\n{example}"));
             }
-            "probe" | "drain" | "rollback" => text.push_str(&format!("\n[{path}]\n{example}")),
+            "probe" | "outlier" | "drain" | "rollback" => {
+                text.push_str(&format!("\n[{path}]\n{example}"))
+            }
             _ => {}
         }
         text + "\n"

@@ -7,7 +7,7 @@ use crate::{
     config::{parse_node, parse_service},
     model::{
         Affinity, BackendSpec, EstablishedPolicy, HookSpec, InterfaceSpec, NodeSpec, OnEmpty,
-        Plane, ProbeCheck, ProbeSpec, Protocol, ServiceSpec, SizeSpec, Slot, SlotSpec,
+        OutlierSpec, Plane, ProbeCheck, ProbeSpec, Protocol, ServiceSpec, SizeSpec, Slot, SlotSpec,
     },
 };
 
@@ -51,6 +51,7 @@ fn smallest() -> ServiceSpec {
             },
         ],
         readiness: no_probe(),
+        outlier: None,
         drain_timeout: Duration::from_secs(60),
         rollback_established: EstablishedPolicy::Drain,
     }
@@ -190,6 +191,33 @@ fn each_key_of_probe_drain_and_rollback_does_what_it_says() {
                 spec.readiness.check = ProbeCheck::Tcp;
                 spec.readiness.success_threshold = 1;
                 spec.readiness.failure_threshold = 1_000;
+            },
+        ),
+        ("[outlier]", |spec| {
+            spec.outlier = Some(OutlierSpec {
+                consecutive_errors: 5,
+                compare_peers: true,
+                min_flows: 50,
+                interval: Duration::from_secs(10),
+                ejection: Duration::from_secs(30),
+                max_ejection: Duration::from_secs(300),
+                max_ejected_percent: 50,
+            });
+        }),
+        (
+            "[outlier]\nconsecutive_errors = 1\ncompare_peers = false\nmin_flows = 1000\n\
+             interval = \"1s\"\nejection = \"2s\"\nmax_ejection = \"24h\"\n\
+             max_ejected_percent = 100",
+            |spec| {
+                spec.outlier = Some(OutlierSpec {
+                    consecutive_errors: 1,
+                    compare_peers: false,
+                    min_flows: 1_000,
+                    interval: Duration::from_secs(1),
+                    ejection: Duration::from_secs(2),
+                    max_ejection: Duration::from_hours(24),
+                    max_ejected_percent: 100,
+                });
             },
         ),
         ("[drain]\ntimeout = \"720h\"", |spec| {

@@ -6,6 +6,7 @@ mod detaching;
 mod drains;
 mod failures;
 mod flood;
+mod outliers;
 mod probing;
 mod rollbacks;
 mod session;

@@ -104,7 +104,8 @@ impl Session {
     ///
     /// Requests: see [`request`]; `hangup` is what SIGHUP does.
     /// The world: `ready SERVICE SLOT ADDR`, `fails SERVICE SLOT ADDR WHY`, `write NAME TEXT`,
-    /// `remove NAME`, `live SERVICE SLOT ADDR COUNT`, `refuse [WHY]`, `lock`, `unlock`.
+    /// `remove NAME`, `live SERVICE SLOT ADDR COUNT`,
+    /// `ends SERVICE SLOT ADDR OK REFUSED RESET` (flows that end), `pass SECONDS`, `refuse [WHY]`, `lock`, `unlock`.
     /// Looking: `plan SERVICE`, `record SERVICE`, `event`.
     pub async fn act(&mut self, command: &str) -> String {
         let (verb, rest) = command.split_once(' ').unwrap_or((command, ""));
@@ -145,6 +146,25 @@ impl Session {
                 let key = (name.to_owned(), slot, addr);
                 let count = count.parse().expect("a count");
                 self.dataplane.with(|state| state.live.insert(key, count));
+            }
+            "ends" => {
+                let words: Vec<&str> = argument.split(' ').collect();
+                let (slot, addr) = place(&words[..2].join(" "));
+                let count = |index: usize| words[index].parse::<u64>().expect("a count");
+                self.dataplane.with(|state| {
+                    let counters = state
+                        .counters
+                        .entry((name.to_owned(), slot, addr))
+                        .or_default();
+                    counters.flows.closed += count(2);
+                    counters.flows.refused += count(3);
+                    counters.flows.reset_by_backend += count(4);
+                });
+            }
+            "pass" => {
+                let seconds = rest.parse().expect("seconds");
+                tokio::time::sleep(std::time::Duration::from_secs(seconds)).await;
+                self.status().await;
             }
             "refuse" => {
                 let why = rest.to_owned();

@@ -53,6 +53,7 @@ fn spec(vips: &[&str], a: &[&str], b: &[&str]) -> ServiceSpec {
             success_threshold: 3,
             failure_threshold: 3,
         },
+        outlier: None,
         drain_timeout: Duration::from_secs(60),
         rollback_established: EstablishedPolicy::Drain,
     }

@@ -11,7 +11,7 @@ enum Happening {
     Health(Slot, SocketAddr, bool),
     Weight(u16),
     Drain(Slot, bool),
-    File(ServiceSpec),
+    File(Box<ServiceSpec>),
 }
 
 /// Backends from a handful, so that the same ones come and go and change sides.
@@ -76,7 +76,7 @@ fn any_happening() -> impl Strategy<Value = Happening> {
         }),
         1 => any_weight().prop_map(Happening::Weight),
         1 => (any_side(), any::<bool>()).prop_map(|(slot, on)| Happening::Drain(slot, on)),
-        1 => any_spec().prop_map(Happening::File),
+        1 => any_spec().prop_map(|spec| Happening::File(Box::new(spec))),
     ]
 }
 
@@ -140,6 +140,7 @@ proptest! {
                 Happening::Weight(weight_bp) => control.set_weight(weight_bp, "root", unix_ms),
                 Happening::Drain(slot, on) => control.set_drained(slot, on, "root", unix_ms),
                 Happening::File(spec) => {
+                    let spec = *spec;
                     let before = control.clone();
                     control.respec(spec.clone());
                     for (slot, addr) in control.backends() {
