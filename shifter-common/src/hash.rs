@@ -13,7 +13,7 @@ use crate::{
 const MULTIPLIER: u64 = 0xc6a4_a793_5bd1_e995;
 
 #[inline(always)]
-const fn absorb(state: u64, word: u64) -> u64 {
+pub(crate) const fn absorb(state: u64, word: u64) -> u64 {
     let mut k = word.wrapping_mul(MULTIPLIER);
     k ^= k >> 47;
     k = k.wrapping_mul(MULTIPLIER);
@@ -22,7 +22,7 @@ const fn absorb(state: u64, word: u64) -> u64 {
 
 /// The finalizer of MurmurHash3: every input bit reaches every output bit.
 #[inline(always)]
-const fn finish(mut state: u64) -> u64 {
+pub(crate) const fn finish(mut state: u64) -> u64 {
     state ^= state >> 33;
     state = state.wrapping_mul(0xff51_afd7_ed55_8ccd);
     state ^= state >> 33;
@@ -31,7 +31,7 @@ const fn finish(mut state: u64) -> u64 {
 }
 
 #[inline(always)]
-const fn pair(low: u32, high: u32) -> u64 {
+pub(crate) const fn pair(low: u32, high: u32) -> u64 {
     ((high as u64) << 32) | low as u64
 }
 

@@ -10,8 +10,10 @@
 
 pub mod abi;
 pub mod addr;
+pub mod breaker;
 pub mod checksum;
 pub mod hash;
+pub mod histogram;
 #[cfg(any(feature = "user", test))]
 pub mod maglev;
 pub mod select;
