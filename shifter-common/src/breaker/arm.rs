@@ -65,8 +65,7 @@ impl ArmWord {
     #[inline(always)]
     pub const fn less(self, debt: u64) -> Self {
         let sum = self.sum() as u64;
-        let rest = if debt >= sum { 0 } else { sum - debt };
-        Self::new(rest as u32, self.excursion())
+        Self::new(sum.saturating_sub(debt) as u32, self.excursion())
     }
 
     /// The excursion to which a canary error at this word belongs: the current one, or the next.
