@@ -35,14 +35,25 @@ impl CapWord {
 #[inline(always)]
 pub const fn allowance(word: ArmWord, cell: CapWord, thresholds: &Thresholds) -> u32 {
     let excursion = word.next_excursion();
-    let quarter = threshold(thresholds, excursion) >> 2;
-    quarter.saturating_sub(cell.used(excursion))
+    // Rounded up, so that four prefixes suffice.
+    let quarter = (threshold(thresholds, excursion) as u64 + 3) >> 2;
+    (quarter as u32).saturating_sub(cell.used(excursion))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::breaker::arm::{Increments, ONE, Side, step};
+
+    #[test]
+    fn four_cells_suffice_whatever_the_threshold() {
+        for odd in 0..4 {
+            let thresholds = [10 * ONE + odd; 32];
+            let quarter = allowance(ArmWord::default(), CapWord::default(), &thresholds);
+            assert!(4 * quarter >= thresholds[0], "{odd}");
+            assert!(4 * quarter < thresholds[0] + 4, "{odd}");
+        }
+    }
 
     #[test]
     fn one_cell_supplies_a_quarter_an_excursion() {

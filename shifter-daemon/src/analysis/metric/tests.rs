@@ -82,7 +82,7 @@ fn a_bad_canary_fails_at_once_and_a_slightly_bad_one_stays_within_the_limit() {
     let verdict = metric.judge(s(60), Ask::NoAlarm);
     assert_eq!(verdict.reason, Reason::Worse, "{verdict}");
     assert_eq!(verdict.judgement, Judgement::Fail);
-    assert_eq!(verdict.upper_bound.is_some(), true);
+    assert!(verdict.upper_bound.is_some());
 
     // 0.4 % for a quarter of an hour: surely worse, by less than 0.5 %.
     let mut metric = Metric::new(errors());
