@@ -167,12 +167,14 @@ pub struct Fault {
     pub prefixes: u32,
     /// Whether prefixes are held to their share.
     pub shares: bool,
+    /// What may go wrong by chance.
+    pub budget: BreakerBudget,
 }
 
 /// When and after how many canary errors (of everybody but the attacker) the breaker trips; `None` if
 /// not within `until_s` or a million errors.
 pub fn detect(fault: &Fault, until_s: f64, random: &mut Random) -> Option<(f64, u64)> {
-    let mut breaker = Breaker::new(&BUDGET);
+    let mut breaker = Breaker::new(&fault.budget);
     breaker.shares = fault.shares;
     let row = BreakerPlan::row(fault.weight_bp);
     let clients = Clients {

@@ -115,6 +115,7 @@ fn fault(weight_bp: u16, canary: f64) -> Fault {
         attack: None,
         prefixes: 4_000,
         shares: true,
+        budget: BUDGET,
     }
 }
 
@@ -152,6 +153,31 @@ fn a_canary_that_fails_altogether_makes_few_errors() {
 fn a_canary_with_one_percent_more_errors_is_seen() {
     let (seconds, errors) = medians("0.1 → 1.1 % at 5 %", &fault(500, 0.011), rollouts(1_000));
     assert!(seconds <= 90.0 && errors <= 10.0, "{seconds} s, {errors}");
+}
+
+/// Shares and caps decide without looking at the side, so they leave the bound as it is, whether clients
+/// come from many networks or from few.
+#[test]
+fn the_bound_is_kept_by_the_whole_breaker() {
+    let seed = seed();
+    let count = rollouts(400);
+    for (prefixes, weight_bp) in [(12, 500), (4_000, 500), (4_000, 5_000)] {
+        let good = Fault {
+            prefixes,
+            baseline: 0.01,
+            budget: BreakerBudget {
+                false_rollback: 0.5,
+                ..BUDGET
+            },
+            ..fault(weight_bp, 0.01)
+        };
+        let trips = each(count, |stream| {
+            detect(&good, 3_600.0, &mut Random::new(seed, stream))
+        });
+        let share = trips.iter().flatten().count() as f64 / count as f64;
+        println!("{prefixes} networks, {weight_bp} bp: {share}");
+        assert!(share <= 0.25 * ONE_TEST, "{share}");
+    }
 }
 
 #[test]

@@ -74,6 +74,7 @@ fn fault(weight_bp: u16, canary: f64) -> Fault {
         attack: None,
         prefixes: 4_000,
         shares: true,
+        budget: BUDGET,
     }
 }
 
