@@ -278,10 +278,13 @@ mod tests {
         world.state.failures.set(TRIES);
         assert_eq!(world.error(Side::Canary, 1, None), Recorded::Dropped);
         assert_eq!(world.debt.load(), u64::from(ONE), "the debt stays");
+        world.state.failures.set(TRIES);
+        assert_eq!(world.error(Side::Baseline, 1, None), Recorded::Owed);
+        assert_eq!(world.debt.load(), 2 * u64::from(ONE), "and grows");
         assert_eq!(world.state.load(), ArmWord::new(3 * ONE, 1).0);
         world.state.failures.set(TRIES - 1);
         let counted = Recorded::Counted {
-            word: ArmWord::new(5 * ONE, 1),
+            word: ArmWord::new(4 * ONE, 1),
             trip: false,
         };
         assert_eq!(world.error(Side::Canary, 1, None), counted);

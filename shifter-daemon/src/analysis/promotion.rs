@@ -167,6 +167,42 @@ mod tests {
         }
     }
 
+    /// The formula once more, flow by flow.
+    #[test]
+    fn the_wealth_is_the_product_over_all_flows() {
+        let cohorts = [
+            counts(0.2, (100, 2.0), (400, 3.0)),
+            counts(0.5, (50, 1.0), (60, 0.0)),
+        ];
+        for margin in [0.01, 0.05, 0.3] {
+            let mean = STAKES
+                .map(|stake| {
+                    let mut wealth = 1.0;
+                    for cohort in &cohorts {
+                        let w = cohort.weight;
+                        let lambda = stake * w / (1.0 - w * margin);
+                        let (c, b) = (cohort.canary, cohort.baseline);
+                        for flow in 0..c.trials {
+                            let error = f64::from(u8::from((flow as f64) < c.errors));
+                            wealth *= 1.0 + lambda * (margin - error / w);
+                        }
+                        for flow in 0..b.trials {
+                            let error = f64::from(u8::from((flow as f64) < b.errors));
+                            wealth *= 1.0 + lambda * (margin + error / (1.0 - w));
+                        }
+                    }
+                    wealth
+                })
+                .iter()
+                .sum::<f64>()
+                / STAKES.len() as f64;
+            assert!(
+                (ln_wealth(&cohorts, margin) - mean.ln()).abs() < 1e-9,
+                "{margin}"
+            );
+        }
+    }
+
     #[test]
     fn flows_count_when_their_outcome_is_known() {
         let mut test = PromotionTest::new(at(30));

@@ -168,6 +168,18 @@ mod tests {
         assert!(run(0.75) > 100.0);
     }
 
+    /// A bet on less than the base is a bet on a good canary: it must not win when the canary is good.
+    #[test]
+    fn a_good_canary_is_no_evidence_against_any_base() {
+        for base_ratio in [1.0, BASE_RATIO, 2.0, 200.0] {
+            let mut test = RollbackTest::against(base_ratio);
+            for _ in 0..1_000 {
+                test.observe(&[at(0.5, 0.0, 1.0)]);
+            }
+            assert!(test.ln_evidence() <= 0.0, "{base_ratio}");
+        }
+    }
+
     #[test]
     fn thousands_of_errors_overflow_nothing() {
         let mut test = RollbackTest::default();

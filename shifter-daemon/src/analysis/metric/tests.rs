@@ -299,6 +299,43 @@ fn slow_is_taken_from_the_baseline_and_a_slower_canary_fails() {
     }
 }
 
+#[test]
+fn what_came_before_the_slow_time_was_known_is_left_out() {
+    let mut metric = Metric::new(spec(Measure::LatencyMs(0.99), Limit::Ratio(0.2)));
+    let (usual, slow) = ((20, 3_000), (400, 900));
+    metric.observe(
+        s(5),
+        &Reading::Cohorts(vec![cohort(
+            1,
+            5_000,
+            timed(&[slow], 0),
+            timed(&[usual], 0),
+        )]),
+    );
+    let later = (20, 1_000);
+    let (canary, baseline) = (timed(&[slow, later], 0), timed(&[usual, later], 0));
+    let even = Reading::Cohorts(vec![cohort(1, 2_500, canary, baseline)]);
+    metric.observe(s(65), &even);
+    let verdict = metric.judge(s(65), Ask::NoAlarm);
+    assert!(verdict.ln_evidence < Some(0.0), "{verdict}");
+    assert_eq!(verdict.canary.errors, 0.0, "{verdict}");
+}
+
+/// Flows that wait for their response were admitted: nothing is wrong with the share.
+#[test]
+fn waiting_flows_are_no_missing_ones() {
+    let mut metric = Metric::new(spec(Measure::LatencyMs(0.99), Limit::AtMost(250.0)));
+    let mut waits = timed(&[(20, 10)], 0);
+    waits.totals.trials = 1_000;
+    let good = timed(&[(20, 1_000)], 0);
+    metric.observe(
+        s(60),
+        &Reading::Cohorts(vec![cohort(1, 5_000, waits, good)]),
+    );
+    let verdict = metric.judge(s(60), Ask::NoAlarm);
+    assert_eq!(verdict.reason, Reason::TooFew { have: 10, need: 50 });
+}
+
 /// Flows that get no response count as the slowest, and do not look like a share that is off.
 #[test]
 fn a_canary_that_hangs_is_slow_and_not_absent() {
