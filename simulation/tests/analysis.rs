@@ -154,6 +154,7 @@ const SIZES: [(f64, f64, f64); 5] = [
     (0.002, SHARE, 0.5),
 ];
 
+/// The stated number is 5 to 20 % above the mean (8,000 rollouts): an estimate on the safe side.
 #[test]
 fn a_promotion_takes_the_flows_that_are_stated() {
     let seed = seed();
@@ -168,7 +169,10 @@ fn a_promotion_takes_the_flows_that_are_stated() {
         println!(
             "δ {margin}, p {baseline}, w {weight}: {median:.0} mean {mean:.0}, stated {stated:.0}"
         );
-        assert!((0.8..1.2).contains(&(mean / stated)), "{mean} of {stated}");
+        assert!(
+            (0.75..1.05).contains(&(mean / stated)),
+            "{mean} of {stated}"
+        );
     }
 }
 
