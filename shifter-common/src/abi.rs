@@ -49,9 +49,9 @@ pub mod map {
     pub const BACKENDS: &str = "BACKENDS";
     /// `HashMap<VipKey, BackendService>`: from a backend's own address to its service.
     pub const BACKEND_SERVICES: &str = "BACKEND_SERVICES";
-    /// `LruHashMap<FlowKey, FlowEntry>`: flows with a complete handshake.
+    /// `LruHashMap<FlowKey, FlowEntry>`: flows with a complete handshake, answered ones of UDP.
     pub const FLOWS: &str = "FLOWS";
-    /// `LruHashMap<FlowKey, FlowEntry>`: flows whose handshake is not complete.
+    /// `LruHashMap<FlowKey, FlowEntry>`: flows whose handshake is not complete, unanswered ones of UDP.
     pub const PENDING: &str = "PENDING";
     /// `PerCpuArray<u64>` by [`crate::verdict::Verdict`].
     pub const VERDICTS: &str = "VERDICTS";
@@ -110,7 +110,7 @@ pub struct VipKey {
     pub addr: Addr,
     /// The port.
     pub port: Be16,
-    /// IP protocol number (6 TCP).
+    /// IP protocol number, one of [`crate::protocol`].
     pub protocol: u8,
     /// Zero.
     pub pad: u8,
@@ -166,6 +166,8 @@ const _: () = assert!(size_of::<ServiceEntry>() == 80);
 pub mod policy {
     /// A new flow with no eligible slot goes to the host's stack instead of being dropped.
     pub const ON_EMPTY_PASS: u32 = 1 << 0;
+    /// The service is UDP; TCP otherwise.
+    pub const UDP: u32 = 1 << 1;
 }
 
 /// Where a slot's lookup table lies in `TABLES`. Packed into one word so that a reader sees either
@@ -273,7 +275,8 @@ pub struct FlowEntry {
     pub last_seen_ticks: u32,
     /// The sequence number the backend expects next from the client, host order.
     pub next_from_client: u32,
-    /// The sequence number the client expects next from the backend, host order.
+    /// The sequence number the client expects next from the backend, host order. Of a UDP flow: when
+    /// the backend last answered, in ticks.
     pub next_from_backend: u32,
 }
 const _: () = assert!(size_of::<FlowEntry>() == 40);
@@ -284,6 +287,8 @@ pub mod flow_flag {
     pub const SLOT_B: u8 = 1 << 0;
     /// The weight asked for the other slot, which was not eligible.
     pub const FAILED_OVER: u8 = 1 << 1;
+    /// The backend has sent FIN before the client has completed the handshake.
+    pub const EARLY_FIN: u8 = 1 << 2;
 }
 
 impl FlowEntry {
@@ -291,6 +296,12 @@ impl FlowEntry {
     #[inline(always)]
     pub const fn slot(&self) -> Slot {
         Slot::from_index((self.flags & flow_flag::SLOT_B) as u32)
+    }
+
+    /// When the backend of a UDP flow last answered, in ticks.
+    #[inline(always)]
+    pub const fn answered_ticks(&self) -> u32 {
+        self.next_from_backend
     }
 }
 

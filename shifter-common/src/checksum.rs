@@ -12,7 +12,7 @@ impl Delta {
     #[inline(always)]
     #[must_use]
     pub const fn word(self, old: u32, new: u32) -> Self {
-        // At most ten words change in a packet: the sum stays far below 2^64.
+        // At most twenty words change in a packet: the sum stays far below 2^64.
         Self(self.0 + (!old) as u64 + new as u64)
     }
 
@@ -47,12 +47,33 @@ impl Delta {
             .word(old.words[3], new.words[3])
     }
 
+    /// Both changes.
+    #[inline(always)]
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 + other.0)
+    }
+
     /// The change as a 32-bit ones' complement sum, the form `bpf_l4_csum_replace` takes with a
     /// field size of 0.
     #[inline(always)]
     pub const fn as_sum(self) -> u32 {
         let once = (self.0 & 0xffff_ffff) + (self.0 >> 32);
         ((once & 0xffff_ffff) + (once >> 32)) as u32
+    }
+
+    /// The UDP checksum field after the change. 0 says that the sender computed none, and stays; a
+    /// computed 0 is sent as its other representation (RFC 768, RFC 8200 section 8.1).
+    #[inline(always)]
+    #[must_use]
+    pub const fn apply_udp(self, check: u16) -> u16 {
+        if check == 0 {
+            return 0;
+        }
+        match self.apply(check) {
+            0 => 0xffff,
+            check => check,
+        }
     }
 
     /// The checksum field after the change: `~(~check + delta)`, RFC 1624 equation 3.
@@ -101,6 +122,15 @@ mod tests {
     fn the_example_of_rfc_1071() {
         let sum = fold(sum_bytes(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]));
         assert_eq!(sum.to_ne_bytes(), [0xdd, 0xf2]);
+    }
+
+    #[test]
+    fn udp_checksums_of_zero() {
+        let one_more = Delta::default().half(0, 1);
+        assert_eq!(one_more.apply_udp(0), 0, "none stays none");
+        assert_eq!(one_more.apply(1), 0);
+        assert_eq!(one_more.apply_udp(1), 0xffff, "a computed 0 is not none");
+        assert_eq!(one_more.apply_udp(2), 1);
     }
 
     proptest! {

@@ -16,9 +16,11 @@ pub mod hash;
 pub mod histogram;
 #[cfg(any(feature = "user", test))]
 pub mod maglev;
+pub mod protocol;
 pub mod select;
 pub mod steering;
 pub mod tcp;
+pub mod udp;
 pub mod verdict;
 #[cfg(feature = "wire")]
 pub mod wire;

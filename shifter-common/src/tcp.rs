@@ -1,4 +1,5 @@
-//! The phases of a TCP flow as a node in the middle sees them (RFC 9293 section 3.6).
+//! The phases of a flow as a node in the middle sees them: of TCP (RFC 9293 section 3.6), and of UDP
+//! (see [`crate::udp`]).
 //!
 //! ```text
 //!              SYN/ACK            ACK
@@ -12,6 +13,10 @@
 //!   Reset ◄──────────────────────── RST ─────── Closed ◄──┘
 //!
 //!   Aborted: set by an operator's reset, from any phase.
+//!
+//!               datagram of the backend
+//!   Unanswered ─────────────────────────► Answered
+//!        └────────── port unreachable ───────┴────► Reset
 //! ```
 
 /// Bits of the TCP flags byte (RFC 9293 section 3.1).
@@ -48,11 +53,15 @@ pub enum Phase {
     Reset = 7,
     /// An operator has asked for a reset: each further packet becomes a RST for its receiver.
     Aborted = 8,
+    /// UDP: the client has sent a datagram, the backend none yet.
+    Unanswered = 9,
+    /// UDP: the backend has answered.
+    Answered = 10,
 }
 
 impl Phase {
     /// All phases.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::SynSent,
         Self::SynReceived,
         Self::Established,
@@ -61,6 +70,8 @@ impl Phase {
         Self::Closed,
         Self::Reset,
         Self::Aborted,
+        Self::Unanswered,
+        Self::Answered,
     ];
 
     /// The phase with this number, as stored in a flow entry.
@@ -75,14 +86,16 @@ impl Phase {
             6 => Self::Closed,
             7 => Self::Reset,
             8 => Self::Aborted,
+            9 => Self::Unanswered,
+            10 => Self::Answered,
             _ => return None,
         })
     }
 
-    /// Whether the handshake is not complete.
+    /// Whether the handshake is not complete, or the first datagram not answered.
     #[inline(always)]
     pub const fn is_pending(self) -> bool {
-        matches!(self, Self::SynSent | Self::SynReceived)
+        matches!(self, Self::SynSent | Self::SynReceived | Self::Unanswered)
     }
 
     /// Whether the connection is over: a SYN on the same ports starts a new one.
@@ -94,7 +107,17 @@ impl Phase {
     /// Whether the connection is established and at least one side may still send.
     #[inline(always)]
     pub const fn is_live(self) -> bool {
-        matches!(self, Self::Established | Self::ClientFin | Self::BackendFin)
+        matches!(
+            self,
+            Self::Established | Self::ClientFin | Self::BackendFin | Self::Answered
+        )
+    }
+
+    /// Whether the flow keeps its backend busy: it is live, or it is UDP that may well go one way
+    /// only, as a log's does.
+    #[inline(always)]
+    pub const fn is_busy(self) -> bool {
+        self.is_live() || matches!(self, Self::Unanswered)
     }
 }
 
@@ -110,15 +133,15 @@ pub enum Sender {
 /// What a change of phase means for the flow's counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Milestone {
-    /// The handshake is complete.
+    /// The handshake is complete, or the first datagram answered.
     Established,
-    /// The backend refused the handshake.
+    /// The backend refused the handshake, or a datagram it has answered none before.
     Refused,
     /// Both sides have sent FIN.
     Closed,
     /// The client reset an established flow.
     ResetByClient,
-    /// The backend reset an established flow.
+    /// The backend reset an established flow, or its port of an answered one is closed.
     ResetByBackend,
 }
 
@@ -127,7 +150,7 @@ pub type Transition = (Phase, Option<Milestone>);
 
 /// The phase after a packet, or `None` if the packet changes nothing. The caller has checked that a
 /// SYN/ACK acknowledges this flow's SYN and that the ACK which completes a handshake acknowledges
-/// its SYN/ACK.
+/// its SYN/ACK. A UDP flow has no flags; that its backend's port is closed counts as RST.
 #[inline(always)]
 pub const fn advance(phase: Phase, sender: Sender, flags: u8) -> Option<Transition> {
     let (syn, fin, rst, ack) = (
@@ -157,6 +180,15 @@ pub const fn advance(phase: Phase, sender: Sender, flags: u8) -> Option<Transiti
         (Phase::Established | Phase::ClientFin | Phase::BackendFin, Sender::Backend) if rst => {
             Some((Phase::Reset, Some(Milestone::ResetByBackend)))
         }
+        (Phase::Unanswered, Sender::Backend) if rst => {
+            Some((Phase::Reset, Some(Milestone::Refused)))
+        }
+        (Phase::Answered, Sender::Backend) if rst => {
+            Some((Phase::Reset, Some(Milestone::ResetByBackend)))
+        }
+        (Phase::Unanswered, Sender::Backend) => {
+            Some((Phase::Answered, Some(Milestone::Established)))
+        }
         (Phase::Established, Sender::Client) if fin => Some((Phase::ClientFin, None)),
         (Phase::Established, Sender::Backend) if fin => Some((Phase::BackendFin, None)),
         (Phase::ClientFin, Sender::Backend) | (Phase::BackendFin, Sender::Client) if fin => {
@@ -170,7 +202,9 @@ pub const fn advance(phase: Phase, sender: Sender, flags: u8) -> Option<Transiti
             | Phase::BackendFin
             | Phase::Closed
             | Phase::Reset
-            | Phase::Aborted,
+            | Phase::Aborted
+            | Phase::Unanswered
+            | Phase::Answered,
             Sender::Client | Sender::Backend,
         ) => None,
     }
@@ -286,6 +320,27 @@ mod tests {
         (P::Reset, Client, ACK, None),
         (P::Aborted, Client, ACK, None),
         (P::Aborted, Backend, RST, None),
+        (P::Unanswered, Client, 0, None),
+        (
+            P::Unanswered,
+            Backend,
+            0,
+            Some((P::Answered, Some(M::Established))),
+        ),
+        (
+            P::Unanswered,
+            Backend,
+            RST,
+            Some((P::Reset, Some(M::Refused))),
+        ),
+        (P::Answered, Client, 0, None),
+        (P::Answered, Backend, 0, None),
+        (
+            P::Answered,
+            Backend,
+            RST,
+            Some((P::Reset, Some(M::ResetByBackend))),
+        ),
     ];
 
     #[test]
@@ -306,15 +361,17 @@ mod tests {
             assert_eq!(P::from_u32(phase as u32), Some(phase));
         }
         assert_eq!(P::from_u32(0), None);
-        assert_eq!(P::from_u32(9), None);
+        assert_eq!(P::from_u32(11), None);
     }
 
     proptest! {
         /// Whatever packets arrive in whatever order: a flow is established at most once, ends at
         /// most once, and only an established flow ends.
         #[test]
-        fn at_most_one_outcome(packets in prop::collection::vec((any::<bool>(), 0_u8..32), 0..40)) {
-            let mut phase = P::SynSent;
+        fn at_most_one_outcome(
+            is_udp: bool, packets in prop::collection::vec((any::<bool>(), 0_u8..32), 0..40),
+        ) {
+            let mut phase = if is_udp { P::Unanswered } else { P::SynSent };
             let (mut established, mut ended) = (0, 0);
             for (from_client, flags) in packets {
                 let sender = if from_client { Client } else { Backend };

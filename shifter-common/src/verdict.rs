@@ -42,15 +42,15 @@ pub enum Action {
 }
 
 verdicts! {
-    /// Not IPv4 or IPv6, or a tagged frame.
+    /// Neither IPv4 nor IPv6.
     PassNotIp = 0, "pass_not_ip", Pass;
     /// Not addressed to a VIP, not sent by a backend.
     PassForeign = 1, "pass_foreign", Pass;
-    /// A later fragment: it has no ports.
+    /// A fragment, or an ICMP error about one: fragments are not steered.
     PassFragment = 2, "pass_fragment", Pass;
     /// Shorter than its headers say; the host's stack judges it.
     PassTruncated = 3, "pass_truncated", Pass;
-    /// A segment to a VIP that belongs to no known flow and opens none.
+    /// A TCP segment to a VIP that belongs to no known flow and opens none.
     PassNoFlow = 4, "pass_no_flow", Pass;
     /// A new flow with no eligible slot, and the service says pass.
     PassUnserved = 5, "pass_unserved", Pass;
@@ -76,6 +76,21 @@ verdicts! {
     DropRewriteFailed = 15, "drop_rewrite_failed", Drop;
     /// The published tables contradict each other; never seen unless the daemon has a defect.
     DropBrokenState = 16, "drop_broken_state", Drop;
+    /// Neither TCP nor UDP nor an ICMP error: an echo request, GRE and the like.
+    PassProtocol = 17, "pass_protocol", Pass;
+    /// More than two VLAN tags.
+    PassTags = 18, "pass_tags", Pass;
+    /// IPsec (AH or ESP): its ports are hidden, or its addresses must not be changed.
+    PassSecured = 19, "pass_secured", Pass;
+    /// IPv6 extension headers that steering does not follow: too many, out of order, or a route that
+    /// is not at its end.
+    PassExtension = 20, "pass_extension", Pass;
+    /// An ICMP error about a packet of a VIP or a backend that belongs to no known flow.
+    PassErrorNoFlow = 21, "pass_error_no_flow", Pass;
+    /// An ICMP error of the network about a flow, sent to the flow's backend.
+    SteeredError = 22, "steered_error", Pass;
+    /// An ICMP error of a backend, or from the way to it, sent to the client as one about the VIP.
+    SteeredErrorReply = 23, "steered_error_reply", Pass;
 }
 
 #[cfg(test)]

@@ -1,11 +1,13 @@
 //! The flow tables: finding, opening, advancing and promoting entries.
 //!
 //! A handshake lives in `PENDING`, so that a flood of SYNs can evict other handshakes only; the ACK
-//! that proves the client saw the SYN/ACK moves the flow to `FLOWS`.
+//! that proves the client saw the SYN/ACK moves the flow to `FLOWS`. A UDP flow lives there until its
+//! backend answers.
 
 use shifter_common::{
-    abi::{FlowEntry, FlowKey},
+    abi::{FlowEntry, FlowKey, flow_flag},
     tcp::{self, Milestone, Phase, Sender, flag},
+    udp,
 };
 
 use crate::{
@@ -23,7 +25,8 @@ const FAST_OPEN_MAX_BYTES: u32 = 1 << 14;
 const BELIEVED_BYTES: u32 = 1 << 20;
 /// How far one packet may move the expected number: no window in use is larger.
 const WINDOW_MAX_BYTES: u32 = 1 << 22;
-/// After this time without a packet a SYN to a backend that is not ready is a new connection.
+/// After this time without a packet a SYN to a backend that is not ready is a new connection; after
+/// this time without an answer a datagram is.
 const SILENCE_TICKS: u32 = 2;
 
 /// Whether a sequence number lies behind another one, within a window (RFC 9293 section 3.4).
@@ -48,6 +51,12 @@ fn believable(packet: &Packet, expected: u32) -> u8 {
     } else {
         packet.flags & !(flag::RST | flag::FIN)
     }
+}
+
+/// Time since the flow's last packet.
+#[inline(always)]
+fn idle_ticks(entry: &FlowEntry) -> u32 {
+    now_ticks().wrapping_sub(entry.last_seen_ticks)
 }
 
 /// A flow entry in its table. The kernel may give an evicted element to another flow while a
@@ -143,7 +152,8 @@ impl Flow {
 
     /// Whether a SYN belongs to this flow: a retransmission of the one that opened it, while its
     /// backend may still answer; or a SYN into a living connection, which is the backend's to
-    /// challenge (RFC 5961 section 4), unless both have long been silent: then it selects again.
+    /// challenge (RFC 5961 section 4), unless both have long been silent: then it selects again. A
+    /// datagram belongs to the flow while that lives and its backend answers or is ready.
     #[inline(always)]
     pub fn is_opened_by(&self, packet: &Packet) -> bool {
         let entry = self.read();
@@ -152,8 +162,16 @@ impl Flow {
             Some(Phase::SynSent) => is_same && select::is_ready(entry.backend_index),
             Some(Phase::SynReceived) => is_same,
             Some(Phase::Established | Phase::ClientFin | Phase::BackendFin) => {
-                select::is_ready(entry.backend_index)
-                    || now_ticks().wrapping_sub(entry.last_seen_ticks) < SILENCE_TICKS
+                select::is_ready(entry.backend_index) || idle_ticks(&entry) < SILENCE_TICKS
+            }
+            Some(Phase::Unanswered) => {
+                idle_ticks(&entry) < udp::UNANSWERED_IDLE_TICKS
+                    && select::is_ready(entry.backend_index)
+            }
+            Some(Phase::Answered) => {
+                let silence_ticks = now_ticks().wrapping_sub(entry.answered_ticks());
+                idle_ticks(&entry) < udp::ANSWERED_IDLE_TICKS
+                    && (silence_ticks < SILENCE_TICKS || select::is_ready(entry.backend_index))
             }
             Some(Phase::Closed | Phase::Reset | Phase::Aborted) | None => false,
         }
@@ -180,10 +198,13 @@ impl Flow {
             }
             // A backend that still holds the connection only repeats its own SYN/ACK.
             Phase::Established | Phase::ClientFin | Phase::BackendFin => true,
+            // Datagrams have no numbers to tell a direct exchange on the same ports by.
+            Phase::Unanswered | Phase::Answered => true,
             // What comes late continues the numbers of the flow; a new connection has its own.
             Phase::Closed | Phase::Reset | Phase::Aborted => {
                 !self.is_pending
                     && !is_syn
+                    && !packet.is_udp()
                     && is_near(packet.seq, entry.next_from_backend)
                     && (!packet.has(flag::ACK) || is_near(packet.ack, entry.next_from_client))
             }
@@ -206,6 +227,9 @@ impl Flow {
     #[inline(always)]
     pub fn see_client(&self, key: &FlowKey, entry: &FlowEntry, packet: &Packet) {
         self.touch(entry);
+        if packet.is_udp() {
+            return;
+        }
         let has_ack = packet.has(flag::ACK);
         if !self.is_pending && follows(packet.next_seq(), entry.next_from_client) {
             // SAFETY: as in `read`; an aligned store of 32 bits.
@@ -230,16 +254,36 @@ impl Flow {
         if proves {
             self.advance(key, entry, Sender::Client, flags);
         }
-        if self.is_pending && self.phase().is_some_and(Phase::is_live) {
-            self.promote(key);
+        if self.is_pending {
+            self.leave_handshake(key, entry);
         }
+    }
+
+    /// Moves a flow whose handshake is complete, with the FIN that the backend has sent before.
+    #[inline(always)]
+    fn leave_handshake(&self, key: &FlowKey, entry: &FlowEntry) {
+        if !self.phase().is_some_and(Phase::is_live) {
+            return;
+        }
+        if entry.flags & flow_flag::EARLY_FIN != 0 {
+            self.advance(key, &self.read(), Sender::Backend, flag::FIN);
+        }
+        self.promote(key);
     }
 
     /// Notes a packet of the backend.
     #[inline(always)]
     pub fn see_backend(&self, key: &FlowKey, entry: &FlowEntry, packet: &Packet) {
         self.touch(entry);
+        if packet.is_udp() {
+            return self.see_answer(key, entry);
+        }
         let is_handshake = Phase::from_u32(entry.phase).is_none_or(Phase::is_pending);
+        if is_handshake && packet.has(flag::FIN) {
+            // With TCP Fast Open (RFC 7413) a short answer may be over before the client's ACK.
+            // SAFETY: as in `read`; after the flow was opened nobody else writes the flags.
+            unsafe { (*self.entry).flags |= flow_flag::EARLY_FIN };
+        }
         if packet.has(flag::SYN) {
             if is_handshake {
                 // A second SYN/ACK may bring another number: of a SYN cookie, or of a backend that
@@ -261,6 +305,26 @@ impl Flow {
             believable(packet, entry.next_from_backend)
         };
         self.advance(key, entry, Sender::Backend, flags);
+    }
+
+    /// Notes a datagram of the backend; the first one confirms the flow.
+    #[inline(always)]
+    fn see_answer(&self, key: &FlowKey, entry: &FlowEntry) {
+        let now = now_ticks();
+        if entry.answered_ticks() != now {
+            // SAFETY: as in `read`; an aligned store of 32 bits.
+            unsafe { (*self.entry).next_from_backend = now };
+        }
+        self.advance(key, entry, Sender::Backend, 0);
+        if self.is_pending && self.phase().is_some_and(Phase::is_live) {
+            self.promote(key);
+        }
+    }
+
+    /// Notes that the backend of a UDP flow has told that nobody listens on its port.
+    #[inline(always)]
+    pub fn see_closed_port(&self, key: &FlowKey, entry: &FlowEntry) {
+        self.advance(key, entry, Sender::Backend, flag::RST);
     }
 
     /// Stores the time, but only when it has changed: the entry's cache line stays shared.

@@ -7,10 +7,9 @@ use shifter_common::{
 
 use crate::parse::Packet;
 
-/// Bytes that parsing may look at: Ethernet, the longest IPv4 header, TCP without options.
-pub const HEADERS_MAX_BYTES: u32 = 14 + 60 + 20;
-
-/// A packet at a hook.
+/// A packet at a hook. There are two ways to its bytes: directly (`at`), which is fast and ends with
+/// the linear part of the buffer; and by the kernel's helpers (`load`, `store`), which reach all of
+/// it.
 pub trait Frame {
     /// First byte.
     fn start(&self) -> usize;
@@ -21,8 +20,15 @@ pub trait Frame {
     /// Length on the wire.
     fn len_bytes(&self) -> u64;
 
-    /// Makes the first [`HEADERS_MAX_BYTES`] directly readable, as far as the packet has them.
-    fn pull_headers(&self);
+    /// Reads what stands at an offset; `None` if the packet ends before.
+    fn load<T>(&self, offset: u32) -> Option<T>;
+
+    /// Replaces what stands at an offset. Checksums in the packet are the caller's affair, the sum that
+    /// hardware may have made of it is kept right.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    fn store<T>(&self, offset: u32, value: &T) -> Result<(), Refused>;
 
     /// Carries out a rewrite, checksums included.
     ///

@@ -19,6 +19,7 @@ mod atomic;
 mod clock;
 mod flow;
 mod frame;
+mod icmp;
 mod maps;
 mod parse;
 mod pipeline;

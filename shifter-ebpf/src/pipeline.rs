@@ -2,12 +2,14 @@
 //!
 //! ```text
 //! ingress: parse → VIP → flow ─ known ──────────────→ note → rewrite destination → count
-//!                          └─── SYN ─→ select → open ───────┘
+//!            │             └─── SYN ─→ select → open ───────┘
+//!            └ ICMP error → quoted packet → VIP → flow → translate → count
 //! egress:  parse → backend → flow ─ ours → note → rewrite source → count
+//!            └ ICMP error → quoted packet → backend → flow → translate → count
 //! ```
 
 use shifter_common::{
-    abi::{FlowEntry, FlowKey, VIPS_PER_SERVICE, VipEntry, flow_flag, policy},
+    abi::{FlowEntry, FlowKey, VIPS_PER_SERVICE, VipEntry, VipKey, flow_flag, policy},
     steering::Slot,
     tcp::{Phase, Sender, flag},
     verdict::Verdict,
@@ -18,8 +20,9 @@ use crate::{
     clock::now_ticks,
     flow::{self, Flow},
     frame::{Frame, Rewrite},
+    icmp::{self, Translation},
     maps::{BACKEND_SERVICES, VIP_ADDRS, VIPS},
-    parse::{Packet, parse},
+    parse::{Kind, Packet, parse, quoted},
     select::{self, Unselected},
 };
 
@@ -30,8 +33,10 @@ const CONFLICT_TRIES: u32 = 4;
 #[inline(always)]
 pub fn ingress<F: Frame>(frame: &F) -> Verdict {
     let mut packet = Packet::EMPTY;
-    if let Err(verdict) = parse(frame, &mut packet) {
-        return verdict;
+    match parse(frame, &mut packet) {
+        Ok(Kind::Segment) => {}
+        Ok(Kind::Error) => return error_in(frame, &packet),
+        Err(verdict) => return verdict,
     }
     // SAFETY: the entry is read at once; the daemon replaces VIP entries whole.
     let Some(vip) = (unsafe { VIPS.get(packet.destination_key()) }) else {
@@ -44,7 +49,7 @@ pub fn ingress<F: Frame>(frame: &F) -> Verdict {
         client: packet.source,
         service: vip.service,
         client_port: packet.source_port,
-        protocol: 6,
+        protocol: packet.protocol,
         vip_ordinal: vip.ordinal,
     };
     match flow::find(&key) {
@@ -61,12 +66,55 @@ pub fn ingress<F: Frame>(frame: &F) -> Verdict {
     }
 }
 
+/// An ICMP error that came in by an interface. If it is about a packet that left with a VIP as its
+/// source, it is about the backend's packet.
+#[inline(never)]
+fn error_in<F: Frame>(frame: &F, packet: &Packet) -> Verdict {
+    let mut quote = Packet::EMPTY;
+    if let Err(verdict) = quoted(frame, packet, &mut quote) {
+        return verdict;
+    }
+    // An error goes to whoever sent the packet it is about.
+    if quote.source != packet.destination {
+        return Verdict::PassForeign;
+    }
+    // SAFETY: the entry is read at once; the daemon replaces VIP entries whole.
+    let Some(vip) = (unsafe { VIPS.get(quote.source_key()) }) else {
+        return Verdict::PassForeign;
+    };
+    let key = FlowKey {
+        client: quote.destination,
+        service: vip.service,
+        client_port: quote.destination_port,
+        protocol: quote.protocol,
+        vip_ordinal: vip.ordinal,
+    };
+    let Some(flow) = flow::find(&key) else {
+        return Verdict::PassErrorNoFlow;
+    };
+    let entry = flow.read();
+    let len_bytes = frame.len_bytes();
+    let translation = Translation {
+        sender: Sender::Client,
+        addr: entry.backend,
+        port: entry.backend_port,
+        is_outer: true,
+    };
+    if icmp::translate(frame, packet, &quote, &translation).is_err() {
+        return Verdict::DropRewriteFailed;
+    }
+    account::packet_in(entry.backend_index, len_bytes);
+    Verdict::SteeredError
+}
+
 /// A packet that leaves by an interface.
 #[inline(always)]
 pub fn egress<F: Frame>(frame: &F) -> Verdict {
     let mut packet = Packet::EMPTY;
-    if let Err(verdict) = parse(frame, &mut packet) {
-        return verdict;
+    match parse(frame, &mut packet) {
+        Ok(Kind::Segment) => {}
+        Ok(Kind::Error) => return error_out(frame, &packet),
+        Err(verdict) => return verdict,
     }
     // SAFETY: the entry is read at once; the daemon replaces entries whole.
     let Some(owner) = (unsafe { BACKEND_SERVICES.get(packet.source_key()) }) else {
@@ -76,7 +124,7 @@ pub fn egress<F: Frame>(frame: &F) -> Verdict {
         client: packet.destination,
         service: owner.service,
         client_port: packet.destination_port,
-        protocol: 6,
+        protocol: packet.protocol,
         vip_ordinal: 0,
     };
     for ordinal in 0..VIPS_PER_SERVICE as u8 {
@@ -89,6 +137,80 @@ pub fn egress<F: Frame>(frame: &F) -> Verdict {
         }
     }
     Verdict::PassDirect
+}
+
+/// An ICMP error that leaves by an interface. If it is about a packet that was sent to a backend, it is
+/// about the client's packet to the VIP.
+#[inline(never)]
+fn error_out<F: Frame>(frame: &F, packet: &Packet) -> Verdict {
+    let mut quote = Packet::EMPTY;
+    if let Err(verdict) = quoted(frame, packet, &mut quote) {
+        return verdict;
+    }
+    if quote.source != packet.destination {
+        return Verdict::PassForeign;
+    }
+    // SAFETY: the entry is read at once; the daemon replaces entries whole.
+    let Some(owner) = (unsafe { BACKEND_SERVICES.get(quote.destination_key()) }) else {
+        return Verdict::PassForeign;
+    };
+    let mut key = FlowKey {
+        client: quote.source,
+        service: owner.service,
+        client_port: quote.source_port,
+        protocol: quote.protocol,
+        vip_ordinal: 0,
+    };
+    for ordinal in 0..VIPS_PER_SERVICE as u8 {
+        if ordinal >= owner.vip_count {
+            break;
+        }
+        key.vip_ordinal = ordinal;
+        if let Some(flow) = flow::find(&key)
+            && flow.is_on(quote.destination, quote.destination_port)
+        {
+            return error_reply(frame, packet, &quote, &key, flow);
+        }
+    }
+    Verdict::PassErrorNoFlow
+}
+
+/// Sends an ICMP error about a flow to its client.
+#[inline(always)]
+fn error_reply<F: Frame>(
+    frame: &F,
+    packet: &Packet,
+    quote: &Packet,
+    key: &FlowKey,
+    flow: Flow,
+) -> Verdict {
+    let entry = flow.read();
+    let Some(vip) = vip(key) else {
+        return Verdict::DropBrokenState;
+    };
+    let is_of_backend = packet.source == quote.destination;
+    if is_of_backend && quote.is_udp() && packet.is_port_unreachable() {
+        flow.see_closed_port(key, &entry);
+    }
+    let len_bytes = frame.len_bytes();
+    let translation = Translation {
+        sender: Sender::Backend,
+        addr: vip.addr,
+        port: vip.port,
+        // A router on the way speaks for itself.
+        is_outer: is_of_backend,
+    };
+    if icmp::translate(frame, packet, quote, &translation).is_err() {
+        return Verdict::DropRewriteFailed;
+    }
+    account::packet_out(entry.backend_index, len_bytes);
+    Verdict::SteeredErrorReply
+}
+
+/// The VIP of a flow.
+#[inline(always)]
+fn vip(key: &FlowKey) -> Option<&'static VipKey> {
+    VIP_ADDRS.get(key.service * VIPS_PER_SERVICE + u32::from(key.vip_ordinal))
 }
 
 /// The flow that a backend's packet belongs to.
@@ -137,8 +259,7 @@ fn forward<F: Frame>(frame: &F, packet: &Packet, key: &FlowKey, flow: Flow) -> V
 #[inline(always)]
 fn reply<F: Frame>(frame: &F, packet: &Packet, key: &FlowKey, flow: Flow) -> Verdict {
     let entry = flow.read();
-    let index = key.service * VIPS_PER_SERVICE + u32::from(key.vip_ordinal);
-    let Some(vip) = VIP_ADDRS.get(index) else {
+    let Some(vip) = vip(key) else {
         return Verdict::DropBrokenState;
     };
     flow.see_backend(key, &entry, packet);
@@ -161,7 +282,7 @@ fn reply<F: Frame>(frame: &F, packet: &Packet, key: &FlowKey, flow: Flow) -> Ver
     }
 }
 
-/// Selects a backend for a new flow and sends its SYN there.
+/// Selects a backend for a new flow and sends its first packet there.
 #[inline(always)]
 fn open<F: Frame>(frame: &F, packet: &Packet, key: &FlowKey, vip: &VipEntry) -> Verdict {
     let Some(service) = select::service(key.service) else {
@@ -189,7 +310,11 @@ fn open<F: Frame>(frame: &F, packet: &Packet, key: &FlowKey, vip: &VipEntry) -> 
         } else {
             0
         },
-        phase: Phase::SynSent as u32,
+        phase: if packet.is_udp() {
+            Phase::Unanswered as u32
+        } else {
+            Phase::SynSent as u32
+        },
         last_seen_ticks: now_ticks(),
         next_from_client: packet.seq.wrapping_add(1),
         ..FlowEntry::default()

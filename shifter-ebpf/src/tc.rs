@@ -1,19 +1,21 @@
 //! Packets at TC: direct reads, writes through the kernel's helpers, which know whether the
 //! checksum is complete, left to hardware or already verified.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{
     EbpfContext,
-    bindings::BPF_F_PSEUDO_HDR,
+    bindings::{BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM},
     helpers::generated::{
-        bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_skb_pull_data, bpf_skb_store_bytes,
+        bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_skb_load_bytes, bpf_skb_store_bytes,
     },
     programs::TcContext,
 };
 use shifter_common::{checksum::Delta, tcp::Sender};
 
 use crate::{
-    frame::{Frame, HEADERS_MAX_BYTES, Refused, Rewrite},
-    parse::{L3_OFFSET, Packet},
+    frame::{Frame, Refused, Rewrite},
+    parse::Packet,
 };
 
 /// `BPF_F_IPV6` of Linux 6.16: the sum of an IPv6 packet that hardware has added up does not change
@@ -31,25 +33,26 @@ impl<'a> TcFrame<'a> {
         Self { ctx }
     }
 
+    /// Stores a value. `flags` says whether the sum that hardware has made of the packet follows.
     #[inline(always)]
-    fn store<T>(&self, offset: usize, value: &T) -> Result<(), Refused> {
+    fn put<T>(&self, offset: u32, value: &T, flags: u64) -> Result<(), Refused> {
         // SAFETY: the context is the one this program was called with; the helper checks the
         // offset and copies `size_of::<T>()` bytes from a live value.
         accepted(unsafe {
             bpf_skb_store_bytes(
                 self.skb(),
-                offset as u32,
+                offset,
                 core::ptr::from_ref(value).cast(),
                 size_of::<T>() as u32,
-                0,
+                flags,
             )
         })
     }
 
     #[inline(always)]
-    fn replace_l4(&self, check: usize, from: u64, to: u64, flags: u64) -> Result<(), Refused> {
+    fn replace_l4(&self, check: u32, from: u64, to: u64, flags: u64) -> Result<(), Refused> {
         // SAFETY: the context is the one this program was called with.
-        accepted(unsafe { bpf_l4_csum_replace(self.skb(), check as u32, from, to, flags) })
+        accepted(unsafe { bpf_l4_csum_replace(self.skb(), check, from, to, flags) })
     }
 
     #[inline(always)]
@@ -80,47 +83,57 @@ impl Frame for TcFrame<'_> {
     }
 
     #[inline(always)]
-    fn pull_headers(&self) {
-        let linear = self.end().wrapping_sub(self.start()) as u32;
-        let len = self.ctx.len();
-        if linear < HEADERS_MAX_BYTES && linear < len {
-            let wanted = if len < HEADERS_MAX_BYTES {
-                len
-            } else {
-                HEADERS_MAX_BYTES
-            };
-            // SAFETY: the context is the one this program was called with. If the helper fails the
-            // packet is as readable as before and parsing says what is missing.
-            unsafe { bpf_skb_pull_data(self.skb(), wanted) };
-        }
+    fn load<T>(&self, offset: u32) -> Option<T> {
+        let mut value = MaybeUninit::<T>::uninit();
+        // SAFETY: the context is the one this program was called with; the helper checks the offset
+        // and fills `size_of::<T>()` bytes.
+        let code = unsafe {
+            bpf_skb_load_bytes(
+                self.skb().cast(),
+                offset,
+                value.as_mut_ptr().cast(),
+                size_of::<T>() as u32,
+            )
+        };
+        // SAFETY: the helper has filled all bytes; parsing reads integers only.
+        (code == 0).then(|| unsafe { value.assume_init() })
+    }
+
+    #[inline(always)]
+    fn store<T>(&self, offset: u32, value: &T) -> Result<(), Refused> {
+        self.put(offset, value, u64::from(BPF_F_RECOMPUTE_CSUM))
     }
 
     #[inline(always)]
     fn rewrite(&self, packet: &Packet, rewrite: &Rewrite) -> Result<(), Refused> {
-        let l4 = (packet.l4_offset & 0x7f) as usize;
-        let check = l4 + 16;
+        let (l3, l4) = (packet.l3_offset, packet.l4_offset);
+        let check = l4 + packet.check_offset();
         let (old_addr, old_port, v4_offset, v6_offset, port_offset) = match rewrite.sender {
             Sender::Client => (&packet.destination, packet.destination_port, 16, 24, 2),
             Sender::Backend => (&packet.source, packet.source_port, 12, 8, 0),
         };
-        let pseudo = u64::from(BPF_F_PSEUDO_HDR);
+        // A UDP checksum of 0 says that there is none, and none is computed as 0.
+        let zero = if packet.is_udp() {
+            u64::from(BPF_F_MARK_MANGLED_0)
+        } else {
+            0
+        };
+        let pseudo = u64::from(BPF_F_PSEUDO_HDR) | zero;
         if packet.is_v6 {
             let sum = u64::from(Delta::default().v6(old_addr, &rewrite.addr).as_sum());
             self.replace_l4(check, 0, sum, pseudo | CSUM_IPV6)
                 // Kernels before 6.16 refuse the flag, unchanged, and do what they did before.
                 .or_else(|_| self.replace_l4(check, 0, sum, pseudo))?;
-            self.store(L3_OFFSET + v6_offset, &rewrite.addr.words)?;
+            self.put(l3 + v6_offset, &rewrite.addr.words, 0)?;
         } else {
             let (old, new) = (
                 u64::from(old_addr.v4_word()),
                 u64::from(rewrite.addr.v4_word()),
             );
             // SAFETY: the context is the one this program was called with.
-            accepted(unsafe {
-                bpf_l3_csum_replace(self.skb(), L3_OFFSET as u32 + 10, old, new, 4)
-            })?;
+            accepted(unsafe { bpf_l3_csum_replace(self.skb(), l3 + 10, old, new, 4) })?;
             self.replace_l4(check, old, new, pseudo | 4)?;
-            self.store(L3_OFFSET + v4_offset, &rewrite.addr.v4_word())?;
+            self.put(l3 + v4_offset, &rewrite.addr.v4_word(), 0)?;
         }
         if rewrite.reset {
             let flags = packet.reset_flags();
@@ -130,9 +143,14 @@ impl Frame for TcFrame<'_> {
                 u64::from(flags),
                 2,
             )?;
-            self.store(l4 + 12, &flags)?;
+            self.put(l4 + 12, &flags, 0)?;
         }
-        self.replace_l4(check, u64::from(old_port.0), u64::from(rewrite.port.0), 2)?;
-        self.store(l4 + port_offset, &rewrite.port.0)
+        self.replace_l4(
+            check,
+            u64::from(old_port.0),
+            u64::from(rewrite.port.0),
+            zero | 2,
+        )?;
+        self.put(l4 + port_offset, &rewrite.port.0, 0)
     }
 }

@@ -60,7 +60,7 @@ pub struct ServiceStatus {
     pub name: String,
     /// Addresses clients connect to.
     pub vips: Vec<String>,
-    /// `tcp`
+    /// `tcp` or `udp`.
     pub protocol: String,
     /// `nat`, and why.
     pub plane: String,

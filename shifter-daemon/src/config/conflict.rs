@@ -12,7 +12,7 @@ use super::{
     report::{SHOWN_MAX_COUNT, not_shown, shown},
     service::ServiceFile,
 };
-use crate::model::{ServiceSpec, Services};
+use crate::model::{Protocol, ServiceSpec, Services};
 
 /// Checks files against each other. They are taken in the order of their names; one that does not
 /// fit the good ones before it is the one that is refused, and disturbs no later one.
@@ -107,7 +107,8 @@ fn problem(
 /// Addresses that services hold.
 #[derive(Debug, Default)]
 struct Claims {
-    by_address: BTreeMap<SocketAddr, Claim>,
+    /// By protocol as well: services of two protocols may share an address.
+    by_address: BTreeMap<(Protocol, SocketAddr), Claim>,
 }
 
 /// Who holds an address.
@@ -128,7 +129,7 @@ impl Claims {
             .flat_map(|slot| &slot.backends)
             .map(|b| ("backend", b.addr));
         for (role, addr) in vips.chain(backends) {
-            if let Entry::Vacant(free) = self.by_address.entry(addr) {
+            if let Entry::Vacant(free) = self.by_address.entry((spec.protocol, addr)) {
                 free.insert(Claim {
                     role,
                     service: spec.name.clone(),
@@ -153,7 +154,10 @@ impl Claims {
             .map(|(backend, &at)| ("backend", backend.addr, at));
         let claimed: Vec<_> = vips
             .chain(backends)
-            .filter_map(|(role, addr, at)| Some((role, addr, at, self.by_address.get(&addr)?)))
+            .filter_map(|(role, addr, at)| {
+                let claim = self.by_address.get(&(file.spec.protocol, addr))?;
+                Some((role, addr, at, claim))
+            })
             .collect();
         let hidden = claimed.len().saturating_sub(SHOWN_MAX_COUNT);
         claimed

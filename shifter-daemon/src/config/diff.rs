@@ -187,9 +187,7 @@ fn backends(spec: &ServiceSpec, slot: Slot) -> BTreeMap<SocketAddr, String> {
 }
 
 fn protocol(protocol: Protocol) -> String {
-    quoted(match protocol {
-        Protocol::Tcp => "tcp",
-    })
+    quoted(protocol.name())
 }
 
 fn plane(plane: Plane) -> String {
@@ -232,8 +230,10 @@ fn readiness(probe: &ProbeSpec) -> String {
             format!("http = \"{path}\", host = \"{host}\"")
         }
     };
+    let port = probe.port.map(|port| format!(", port = {port}"));
+    let port = port.unwrap_or_default();
     format!(
-        "{{ {what}, interval = \"{}\", timeout = \"{}\", success_threshold = {}, \
+        "{{ {what}{port}, interval = \"{}\", timeout = \"{}\", success_threshold = {}, \
          failure_threshold = {} }}",
         format_duration(probe.interval),
         format_duration(probe.timeout),

@@ -34,6 +34,10 @@ pub(super) fn read(probe: &Section<'_>, report: &mut Report<'_>) -> ProbeSpec {
         timeout_fits(timeout, interval.flatten(), &field, report);
     }
     let interval = interval.flatten().unwrap_or(INTERVAL_DEFAULT);
+    let port = readiness.get("port").and_then(|field| {
+        let port = field.count(1..=u32::from(u16::MAX), "", report)?;
+        u16::try_from(port).ok()
+    });
     let mut threshold = |name| {
         let field = readiness.get(name);
         field
@@ -41,6 +45,7 @@ pub(super) fn read(probe: &Section<'_>, report: &mut Report<'_>) -> ProbeSpec {
             .unwrap_or(THRESHOLD_DEFAULT)
     };
     ProbeSpec {
+        port,
         success_threshold: threshold("success_threshold"),
         failure_threshold: threshold("failure_threshold"),
         check: check(&readiness, report),

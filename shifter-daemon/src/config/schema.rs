@@ -126,6 +126,7 @@ pub(super) mod service {
             Key::new("http", "http = \"/ready\""),
             Key::new("tcp", "tcp = true"),
             Key::new("host", "host = \"orders.example\""),
+            Key::new("port", "port = 8080"),
             Key::new("interval", "interval = \"1s\""),
             Key::new("timeout", "timeout = \"500ms\""),
             Key::new("success_threshold", "success_threshold = 3"),

@@ -105,8 +105,8 @@ fn read(file: &str, text: &str, top: &Section<'_>, report: &mut Report<'_>) -> S
             protocol: choice(
                 &service,
                 "protocol",
-                &[("tcp", Protocol::Tcp)],
-                &["udp"],
+                &[("tcp", Protocol::Tcp), ("udp", Protocol::Udp)],
+                &[],
                 report,
             )
             .unwrap_or(Protocol::Tcp),

@@ -86,6 +86,8 @@ pub struct PublishedService {
     pub word: SteeringWord,
     /// VIPs in use.
     pub vips: Vec<SocketAddr>,
+    /// Transport protocol.
+    pub protocol: Protocol,
     /// What happens to a new flow when no slot is eligible.
     pub on_empty: OnEmpty,
     /// Backends of both slots that take new flows: slot, address.

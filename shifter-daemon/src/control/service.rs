@@ -14,9 +14,7 @@ use super::{
     plan::{PlannedBackend, PublishedService, ServicePlan, SlotPlan},
     record::{Drained, ServiceRecord},
 };
-use crate::model::{
-    BackendSpec, OnEmpty, Plane, ProbeCheck, ProbeSpec, Protocol, ServiceSpec, SlotSpec,
-};
+use crate::model::{BackendSpec, OnEmpty, Plane, ProbeCheck, ProbeSpec, ServiceSpec, SlotSpec};
 
 /// The wanted state of one service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,7 +100,7 @@ impl ServiceControl {
         let spec = ServiceSpec {
             name: published.name.clone(),
             vips: published.vips.clone(),
-            protocol: Protocol::Tcp,
+            protocol: published.protocol,
             plane: Plane::Nat,
             affinity: published.word.affinity(),
             default_slot: published.word.baseline(),
@@ -110,6 +108,7 @@ impl ServiceControl {
             slots,
             readiness: ProbeSpec {
                 check: ProbeCheck::None,
+                port: None,
                 interval: std::time::Duration::from_secs(1),
                 timeout: std::time::Duration::from_secs(1),
                 success_threshold: 1,

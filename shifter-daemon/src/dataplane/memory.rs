@@ -118,6 +118,7 @@ impl MemoryState {
             name: name.to_owned(),
             word: self.words.get(name).copied().unwrap_or_default(),
             vips: plan.vips.clone(),
+            protocol: plan.protocol,
             on_empty: plan.on_empty,
             ready: Slot::ALL
                 .into_iter()

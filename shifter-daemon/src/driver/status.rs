@@ -145,7 +145,7 @@ impl Driver {
             status: ServiceStatus {
                 name: name.to_owned(),
                 vips: spec.vips.iter().map(ToString::to_string).collect(),
-                protocol: "tcp".into(),
+                protocol: spec.protocol.name().into(),
                 plane: "nat".into(),
                 plane_reason: "the nat plane is the only one of this version".into(),
                 affinity: spec.affinity,

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
+use shifter_common::protocol;
 pub use shifter_common::{
     steering::{Affinity, Slot},
     wire::EstablishedPolicy,
@@ -49,17 +50,28 @@ impl ServiceSpec {
 }
 
 /// Transport protocol of a service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Protocol {
     /// TCP, IP protocol 6.
     Tcp,
+    /// UDP, IP protocol 17.
+    Udp,
 }
 
 impl Protocol {
     /// IP protocol number.
     pub const fn number(self) -> u8 {
         match self {
-            Self::Tcp => 6,
+            Self::Tcp => protocol::TCP,
+            Self::Udp => protocol::UDP,
+        }
+    }
+
+    /// As service files write it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
         }
     }
 }
@@ -105,6 +117,8 @@ pub struct BackendSpec {
 pub struct ProbeSpec {
     /// What is asked.
     pub check: ProbeCheck,
+    /// The port that is asked; the backend's own unless given.
+    pub port: Option<u16>,
     /// Time between the starts of two probes.
     pub interval: Duration,
     /// Time after which a probe has failed.

@@ -151,6 +151,7 @@ mod tests {
 
     fn spec(success_threshold: u32, failure_threshold: u32) -> ProbeSpec {
         ProbeSpec {
+            port: None,
             check: ProbeCheck::Tcp,
             interval: Duration::from_secs(1),
             timeout: Duration::from_millis(500),

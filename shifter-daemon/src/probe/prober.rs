@@ -31,7 +31,7 @@ pub struct TargetKey {
     pub service: String,
     /// The slot.
     pub slot: Slot,
-    /// The backend, which is also the address that is asked.
+    /// The backend, which is also the address that is asked, unless the probe names another port.
     pub addr: SocketAddr,
 }
 
@@ -79,6 +79,9 @@ impl Prober {
     pub fn new(events: mpsc::Sender<ProbeEvent>) -> Self {
         let ask: Ask = Arc::new(|spec, addr| {
             let (check, timeout) = (spec.check.clone(), spec.timeout);
+            let addr = spec
+                .port
+                .map_or(addr, |port| SocketAddr::new(addr.ip(), port));
             Box::pin(async move { ask(&check, addr, timeout).await })
         });
         Self::with_ask(events, ask)
@@ -312,6 +315,7 @@ mod tests {
 
     fn spec() -> ProbeSpec {
         ProbeSpec {
+            port: None,
             check: ProbeCheck::Tcp,
             interval: SECOND,
             timeout: Duration::from_millis(500),

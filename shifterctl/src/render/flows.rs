@@ -64,5 +64,7 @@ const fn phase_name(phase: Phase) -> &'static str {
         Phase::Closed => "closed",
         Phase::Reset => "reset",
         Phase::Aborted => "aborted",
+        Phase::Unanswered => "unanswered",
+        Phase::Answered => "answered",
     }
 }

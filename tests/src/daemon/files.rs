@@ -32,6 +32,7 @@ pub fn service(name: &str, vips: &[SocketAddr], a: &[SocketAddr], b: &[SocketAdd
         on_empty: OnEmpty::Drop,
         slots: [slot(a), slot(b)],
         readiness: ProbeSpec {
+            port: None,
             check: ProbeCheck::Http {
                 path: "/ready".into(),
                 host: None,
@@ -103,9 +104,9 @@ pub fn service_toml(service: &ServiceSpec) -> String {
         OnEmpty::Drop => "drop",
         OnEmpty::Pass => "pass",
     };
-    let Protocol::Tcp = service.protocol;
+    let protocol = service.protocol.name();
     let mut text = format!(
-        "[service]\nname = {:?}\nvip = [{}]\nprotocol = \"tcp\"\nplane = {plane:?}\n\
+        "[service]\nname = {:?}\nvip = [{}]\nprotocol = {protocol:?}\nplane = {plane:?}\n\
          affinity = {affinity:?}\ndefault_slot = \"{}\"\non_empty = {on_empty:?}\n",
         service.name,
         vips.join(", "),
@@ -153,6 +154,9 @@ pub fn service_toml(service: &ServiceSpec) -> String {
             probe.success_threshold,
             probe.failure_threshold,
         );
+        if let Some(port) = probe.port {
+            let _ = writeln!(text, "port = {port}");
+        }
     }
     let established = match service.rollback_established {
         EstablishedPolicy::Drain => "drain",

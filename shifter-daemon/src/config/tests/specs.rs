@@ -24,6 +24,7 @@ fn backend(text: &str, weight: u16) -> BackendSpec {
 
 fn no_probe() -> ProbeSpec {
     ProbeSpec {
+        port: None,
         check: ProbeCheck::None,
         interval: Duration::from_secs(1),
         timeout: Duration::from_millis(500),

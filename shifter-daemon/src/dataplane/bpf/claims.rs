@@ -21,14 +21,19 @@ use super::{
     maps::map_error,
     sys, vip_key,
 };
-use crate::model::OnEmpty;
+use crate::model::{OnEmpty, Protocol};
 
 impl BpfDataplane {
     pub(super) fn claim_service(&mut self, plan: &ServicePlan) -> Result<u32, DataplaneError> {
-        let policy = match plan.on_empty {
+        let on_empty = match plan.on_empty {
             OnEmpty::Drop => 0,
             OnEmpty::Pass => policy::ON_EMPTY_PASS,
         };
+        let protocol = match plan.protocol {
+            Protocol::Tcp => 0,
+            Protocol::Udp => policy::UDP,
+        };
+        let policy = on_empty | protocol;
         if let Some(&index) = self.services.get(&plan.name) {
             let mut entry = self
                 .maps
@@ -194,7 +199,7 @@ impl BpfDataplane {
             .collect();
         plan.vips
             .iter()
-            .filter_map(|vip| match self.vips.get(vip) {
+            .filter_map(|vip| match self.vips.get(&(*vip, plan.protocol.number())) {
                 Some(entry) => Some((*vip, entry.ordinal)),
                 None => {
                     let ordinal = (0..VIPS_PER_SERVICE as u8).find(|o| !used.contains(o))?;
@@ -236,7 +241,7 @@ impl BpfDataplane {
                 is_retired: 0,
                 pad: 0,
             };
-            if self.vips.get(&vip) == Some(&entry) {
+            if self.vips.get(&(vip, protocol)) == Some(&entry) {
                 continue;
             }
             let index = service * VIPS_PER_SERVICE + u32::from(ordinal);
@@ -246,15 +251,17 @@ impl BpfDataplane {
                 .map_err(|error| map_error(format!("entering VIP {vip}"), error))?;
             self.enter_vip(key, vip, entry)?;
         }
-        let gone: Vec<(SocketAddr, VipEntry)> = self
+        // A VIP of the protocol that the service had before is another one.
+        let is_planned = |(vip, of): &(SocketAddr, u8)| *of == protocol && plan.vips.contains(vip);
+        let gone: Vec<((SocketAddr, u8), VipEntry)> = self
             .vips
             .iter()
             .filter(|(vip, entry)| {
-                entry.service == service && entry.is_retired == 0 && !plan.vips.contains(vip)
+                entry.service == service && entry.is_retired == 0 && !is_planned(vip)
             })
             .map(|(vip, entry)| (*vip, *entry))
             .collect();
-        for (vip, entry) in gone {
+        for ((vip, protocol), entry) in gone {
             let entry = VipEntry {
                 is_retired: 1,
                 vip_count,
@@ -275,7 +282,7 @@ impl BpfDataplane {
             .vips
             .insert(key, entry, 0)
             .map_err(|error| map_error(format!("entering VIP {vip}"), error))?;
-        self.vips.insert(vip, entry);
+        self.vips.insert((vip, key.protocol), entry);
         Ok(())
     }
 }

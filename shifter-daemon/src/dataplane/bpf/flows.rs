@@ -12,8 +12,10 @@ use aya::{
 };
 use shifter_common::{
     abi::{FlowEntry, FlowKey, TICK_SHIFT, VIPS_PER_SERVICE, VipKey, map},
+    protocol,
     steering::Slot,
     tcp::Phase,
+    udp,
 };
 
 use super::{
@@ -49,6 +51,8 @@ const fn idle_limit_s(phase: Phase) -> u64 {
         Phase::ClientFin | Phase::BackendFin => 3_600,
         // TIME_WAIT lasts 60 s.
         Phase::Closed | Phase::Reset | Phase::Aborted => 65,
+        Phase::Unanswered => udp::UNANSWERED_IDLE_S,
+        Phase::Answered => udp::ANSWERED_IDLE_S,
     }
 }
 
@@ -91,6 +95,14 @@ impl BpfFlowTable {
     fn writer(&self) -> MutexGuard<'_, Writer> {
         // A panic while the lock was held cannot leave the maps' handles half changed.
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Forgets a flow; says whether it was there.
+    fn forget(&self, key: &FlowKey) -> bool {
+        let mut writer = self.writer();
+        let was_pending = writer.pending.remove(key).is_ok();
+        let was_established = writer.flows.remove(key).is_ok();
+        was_pending || was_established
     }
 
     fn for_each(&self, mut visit: impl FnMut(&FlowKey, &FlowEntry)) -> Result<(), DataplaneError> {
@@ -149,7 +161,7 @@ impl FlowTable for BpfFlowTable {
             census
                 .referenced_vips
                 .insert((key.service, key.vip_ordinal));
-            if phase.is_some_and(Phase::is_live) {
+            if phase.is_some_and(Phase::is_busy) {
                 *census.live.entry(entry.backend_index).or_default() += 1;
             }
         })?;
@@ -207,8 +219,13 @@ impl FlowTable for BpfFlowTable {
         let mut resetter = Resetter::open()?;
         let mut reset_count = 0;
         for flow in flows {
-            let is_live = Phase::from_u32(flow.entry.phase).is_some_and(Phase::is_live);
-            if !is_live || flow.entry.slot() != slot {
+            let is_busy = Phase::from_u32(flow.entry.phase).is_some_and(Phase::is_busy);
+            if !is_busy || flow.entry.slot() != slot {
+                continue;
+            }
+            if flow.key.protocol == protocol::UDP {
+                // UDP has no reset: the next datagram of a flow that nobody knows selects again.
+                reset_count += u64::from(self.forget(&flow.key));
                 continue;
             }
             // From here on every packet of the flow becomes a RST; an idle flow has none, so both

@@ -36,9 +36,6 @@ use super::{
 };
 use crate::model::NodeSpec;
 
-/// IP protocol number of the only protocol steered so far.
-const TCP: u8 = 6;
-
 /// The kernel object, built by `cargo xtask build`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/shifter.o"));
 
@@ -56,8 +53,9 @@ pub struct BpfDataplane {
     was_adopted: bool,
     /// Service index by name.
     services: BTreeMap<String, u32>,
-    /// Every VIP the kernel knows, retired ones included.
-    vips: BTreeMap<SocketAddr, VipEntry>,
+    /// Every VIP the kernel knows, retired ones included, by address and protocol: services of two
+    /// protocols may share an address.
+    vips: BTreeMap<(SocketAddr, u8), VipEntry>,
     /// What was last dealt into tables: to tell a weight change from a table change, and to deal
     /// the next on top of it.
     deals: tables::Deals,
@@ -113,7 +111,7 @@ impl BpfDataplane {
         self.flipped = self.services.values().copied().collect();
         for entry in self.maps.vips.iter() {
             let (key, entry) = entry.map_err(|error| maps::map_error("reading VIPS", error))?;
-            self.vips.insert(socket_addr(&key), entry);
+            self.vips.insert((socket_addr(&key), key.protocol), entry);
         }
         // Until a plan says otherwise every backend found here stays.
         self.planned_backends = (0..self.maps.backends.len() as u32)

@@ -64,7 +64,7 @@ impl BpfDataplane {
     pub(super) fn check(&self, plan: &ServicePlan) -> Result<(), DataplaneError> {
         let service = self.services.get(&plan.name);
         for vip in &plan.vips {
-            if let Some(entry) = self.vips.get(vip)
+            if let Some(entry) = self.vips.get(&(*vip, plan.protocol.number()))
                 && Some(&entry.service) != service
             {
                 return Err(DataplaneError::Refused(format!(

@@ -12,23 +12,25 @@ use super::{
     super::{BackendReading, DataplaneError, PublishedService, ServiceReading},
     BpfDataplane, maps, sum_backend, sum_slot,
 };
-use crate::model::OnEmpty;
+use crate::model::{OnEmpty, Protocol};
 
 impl BpfDataplane {
     pub(super) fn published_service(&self, name: &str, index: u32) -> PublishedService {
         let word = self.maps.steering.atomic(index as usize);
+        let (protocol, on_empty) = self.policy(index);
         let mut vips: Vec<(u8, SocketAddr)> = self
             .vips
             .iter()
             .filter(|(_, entry)| entry.service == index && entry.is_retired == 0)
-            .map(|(addr, entry)| (entry.ordinal, *addr))
+            .map(|((addr, _), entry)| (entry.ordinal, *addr))
             .collect();
         vips.sort_unstable();
         PublishedService {
             name: name.to_owned(),
             word: SteeringWord(word.load(std::sync::atomic::Ordering::Acquire)),
             vips: vips.into_iter().map(|(_, addr)| addr).collect(),
-            on_empty: self.on_empty(index),
+            protocol,
+            on_empty,
             ready: self
                 .backends_of(index)
                 .filter(|(_, entry)| entry.state == backend_state::READY)
@@ -42,11 +44,19 @@ impl BpfDataplane {
         }
     }
 
-    fn on_empty(&self, index: u32) -> OnEmpty {
-        match self.maps.services.get(&index, 0) {
-            Ok(entry) if entry.policy & policy::ON_EMPTY_PASS != 0 => OnEmpty::Pass,
-            _ => OnEmpty::Drop,
-        }
+    fn policy(&self, index: u32) -> (Protocol, OnEmpty) {
+        let policy = self.maps.services.get(&index, 0).map_or(0, |e| e.policy);
+        let protocol = if policy & policy::UDP == 0 {
+            Protocol::Tcp
+        } else {
+            Protocol::Udp
+        };
+        let on_empty = if policy & policy::ON_EMPTY_PASS == 0 {
+            OnEmpty::Drop
+        } else {
+            OnEmpty::Pass
+        };
+        (protocol, on_empty)
     }
 
     pub(super) fn read_service(&self, name: &str) -> Result<ServiceReading, DataplaneError> {

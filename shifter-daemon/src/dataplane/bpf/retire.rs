@@ -3,13 +3,14 @@
 use std::{net::SocketAddr, sync::atomic::Ordering};
 
 use shifter_common::{
-    abi::{BackendEntry, NAME_LEN_BYTES, Region, ServiceEntry, VipEntry, backend_state},
+    abi::{BackendEntry, NAME_LEN_BYTES, Region, ServiceEntry, backend_state},
+    protocol,
     steering::Slot,
 };
 
 use super::{
     super::{Census, DataplaneError, ServicePlan},
-    BpfDataplane, TCP,
+    BpfDataplane,
     maps::map_error,
     vip_key,
 };
@@ -22,15 +23,15 @@ impl BpfDataplane {
             .steering
             .atomic(service as usize)
             .store(0, Ordering::Release);
-        let vips: Vec<SocketAddr> = self
+        let vips: Vec<(SocketAddr, u8)> = self
             .vips
             .iter()
             .filter(|(_, e)| e.service == service)
             .map(|(vip, _)| *vip)
             .collect();
-        for vip in vips {
-            let _ = self.maps.vips.remove(&vip_key(vip, plan.protocol.number()));
-            self.vips.remove(&vip);
+        for (vip, protocol) in vips {
+            let _ = self.maps.vips.remove(&vip_key(vip, protocol));
+            self.vips.remove(&(vip, protocol));
         }
         for backend in plan.slots.iter().flat_map(|slot| &slot.backends) {
             let key = vip_key(backend.addr, plan.protocol.number());
@@ -89,7 +90,7 @@ impl BpfDataplane {
     }
 
     pub(super) fn retire_unreferenced(&mut self, census: &Census) -> Result<(), DataplaneError> {
-        let retired: Vec<(SocketAddr, VipEntry)> = self
+        let retired: Vec<(SocketAddr, u8)> = self
             .vips
             .iter()
             .filter(|(_, entry)| {
@@ -98,15 +99,14 @@ impl BpfDataplane {
                         .referenced_vips
                         .contains(&(entry.service, entry.ordinal))
             })
-            .map(|(vip, entry)| (*vip, *entry))
+            .map(|(vip, _)| *vip)
             .collect();
-        for (vip, _) in retired {
-            let key = vip_key(vip, TCP);
+        for (vip, protocol) in retired {
             self.maps
                 .vips
-                .remove(&key)
+                .remove(&vip_key(vip, protocol))
                 .map_err(|error| map_error(format!("removing VIP {vip}"), error))?;
-            self.vips.remove(&vip);
+            self.vips.remove(&(vip, protocol));
         }
         for index in 0..self.maps.backends.len() as u32 {
             let entry = self.maps.backends.read(index as usize);
@@ -131,10 +131,17 @@ impl BpfDataplane {
             .backends_of(entry.service)
             .any(|(_, other)| other.addr == entry.addr && other.port == entry.port);
         if !is_elsewhere {
-            self.maps
-                .backend_services
-                .remove(&vip_key(addr, TCP))
-                .map_err(|error| map_error(format!("removing backend {addr}"), error))?;
+            // The service may have changed its protocol while the backend had flows.
+            for protocol in [protocol::TCP, protocol::UDP] {
+                let key = vip_key(addr, protocol);
+                let owner = self.maps.backend_services.get(&key, 0);
+                if owner.is_ok_and(|owner| owner.service == entry.service) {
+                    self.maps
+                        .backend_services
+                        .remove(&key)
+                        .map_err(|error| map_error(format!("removing backend {addr}"), error))?;
+                }
+            }
         }
         let zero = aya::maps::PerCpuValues::try_from(vec![
             shifter_common::abi::BackendCounters::default();

@@ -10,7 +10,10 @@ use std::time::Duration;
 use shifter_common::steering::{Affinity, SteeringWord};
 
 use super::*;
-use crate::{control::effective_bp, model::EstablishedPolicy};
+use crate::{
+    control::effective_bp,
+    model::{EstablishedPolicy, Protocol},
+};
 
 const V4: &[&str] = &["10.0.0.10:80"];
 const BOTH: &[&str] = &["10.0.0.10:80", "[2001:db8::10]:80"];
@@ -47,6 +50,7 @@ fn spec(vips: &[&str], a: &[&str], b: &[&str]) -> ServiceSpec {
         on_empty: OnEmpty::Drop,
         slots: [slot(a), slot(b)],
         readiness: ProbeSpec {
+            port: None,
             check: ProbeCheck::Tcp,
             interval: Duration::from_secs(1),
             timeout: Duration::from_millis(500),

@@ -7,6 +7,7 @@ fn published(word: SteeringWord, ready: &[(Slot, &str)]) -> PublishedService {
         name: "orders".into(),
         word,
         vips: vec![addr("10.0.0.10:80")],
+        protocol: Protocol::Tcp,
         on_empty: OnEmpty::Pass,
         ready: ready
             .iter()
