@@ -53,6 +53,7 @@ pub trait Frame {
 pub struct Refused;
 
 /// A change of one end of a packet.
+#[derive(Clone, Copy)]
 pub struct Rewrite {
     /// A client's packet gets a new destination, a backend's packet a new source.
     pub sender: Sender,

@@ -8,6 +8,8 @@
 //!            └ ICMP error → quoted packet → backend → flow → translate → count
 //! ```
 
+use core::mem::MaybeUninit;
+
 use shifter_common::{
     abi::{FlowEntry, FlowKey, VIPS_PER_SERVICE, VipEntry, VipKey, flow_flag, policy},
     steering::Slot,
@@ -32,10 +34,11 @@ const CONFLICT_TRIES: u32 = 4;
 /// A packet that came in by an interface.
 #[inline(always)]
 pub fn ingress<F: Frame>(frame: &F) -> Verdict {
-    let mut packet = Packet::EMPTY;
-    match parse(frame, &mut packet) {
+    let mut place = MaybeUninit::uninit();
+    let packet = Packet::unfilled(&mut place);
+    match parse(frame, packet) {
         Ok(Kind::Segment) => {}
-        Ok(Kind::Error) => return error_in(frame, &packet),
+        Ok(Kind::Error) => return error_in(frame, packet),
         Err(verdict) => return verdict,
     }
     // SAFETY: the entry is read at once; the daemon replaces VIP entries whole.
@@ -53,15 +56,15 @@ pub fn ingress<F: Frame>(frame: &F) -> Verdict {
         vip_ordinal: vip.ordinal,
     };
     match flow::find(&key) {
-        Some(flow) if !packet.opens() || flow.is_opened_by(&packet) => {
-            forward(frame, &packet, &key, flow)
+        Some(flow) if !packet.opens() || flow.is_opened_by(packet) => {
+            forward(frame, packet, &key, flow)
         }
         _ if packet.opens() && vip.is_retired != 0 => Verdict::PassForeign,
         Some(flow) => {
             flow.forget(&key);
-            open(frame, &packet, &key, vip)
+            open(frame, packet, &key, vip)
         }
-        None if packet.opens() => open(frame, &packet, &key, vip),
+        None if packet.opens() => open(frame, packet, &key, vip),
         None => Verdict::PassNoFlow,
     }
 }
@@ -70,8 +73,9 @@ pub fn ingress<F: Frame>(frame: &F) -> Verdict {
 /// source, it is about the backend's packet.
 #[inline(never)]
 fn error_in<F: Frame>(frame: &F, packet: &Packet) -> Verdict {
-    let mut quote = Packet::EMPTY;
-    if let Err(verdict) = quoted(frame, packet, &mut quote) {
+    let mut place = MaybeUninit::uninit();
+    let quote = Packet::unfilled(&mut place);
+    if let Err(verdict) = quoted(frame, packet, quote) {
         return verdict;
     }
     // An error goes to whoever sent the packet it is about.
@@ -100,7 +104,7 @@ fn error_in<F: Frame>(frame: &F, packet: &Packet) -> Verdict {
         port: entry.backend_port,
         is_outer: true,
     };
-    if icmp::translate(frame, packet, &quote, &translation).is_err() {
+    if icmp::translate(frame, packet, quote, &translation).is_err() {
         return Verdict::DropRewriteFailed;
     }
     account::packet_in(entry.backend_index, len_bytes);
@@ -110,10 +114,11 @@ fn error_in<F: Frame>(frame: &F, packet: &Packet) -> Verdict {
 /// A packet that leaves by an interface.
 #[inline(always)]
 pub fn egress<F: Frame>(frame: &F) -> Verdict {
-    let mut packet = Packet::EMPTY;
-    match parse(frame, &mut packet) {
+    let mut place = MaybeUninit::uninit();
+    let packet = Packet::unfilled(&mut place);
+    match parse(frame, packet) {
         Ok(Kind::Segment) => {}
-        Ok(Kind::Error) => return error_out(frame, &packet),
+        Ok(Kind::Error) => return error_out(frame, packet),
         Err(verdict) => return verdict,
     }
     // SAFETY: the entry is read at once; the daemon replaces entries whole.
@@ -132,8 +137,8 @@ pub fn egress<F: Frame>(frame: &F) -> Verdict {
             break;
         }
         key.vip_ordinal = ordinal;
-        if let Some(flow) = answered(&packet, &key) {
-            return reply(frame, &packet, &key, flow);
+        if let Some(flow) = answered(packet, &key) {
+            return reply(frame, packet, &key, flow);
         }
     }
     Verdict::PassDirect
@@ -143,8 +148,9 @@ pub fn egress<F: Frame>(frame: &F) -> Verdict {
 /// about the client's packet to the VIP.
 #[inline(never)]
 fn error_out<F: Frame>(frame: &F, packet: &Packet) -> Verdict {
-    let mut quote = Packet::EMPTY;
-    if let Err(verdict) = quoted(frame, packet, &mut quote) {
+    let mut place = MaybeUninit::uninit();
+    let quote = Packet::unfilled(&mut place);
+    if let Err(verdict) = quoted(frame, packet, quote) {
         return verdict;
     }
     if quote.source != packet.destination {
@@ -169,7 +175,7 @@ fn error_out<F: Frame>(frame: &F, packet: &Packet) -> Verdict {
         if let Some(flow) = flow::find(&key)
             && flow.is_on(quote.destination, quote.destination_port)
         {
-            return error_reply(frame, packet, &quote, &key, flow);
+            return error_reply(frame, packet, quote, &key, flow);
         }
     }
     Verdict::PassErrorNoFlow

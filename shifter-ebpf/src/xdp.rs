@@ -178,7 +178,8 @@ impl Frame for XdpFrame<'_> {
     #[inline(always)]
     fn rewrite(&self, packet: &Packet, rewrite: &Rewrite) -> Result<(), Refused> {
         let done = if packet.is_far {
-            self.rewrite_far(packet, rewrite)
+            // A copy, so that the fields of a near packet's rewrite stay in registers.
+            self.rewrite_far(packet, &{ *rewrite })
         } else {
             self.rewrite_near(packet, rewrite)
         };

@@ -51,6 +51,7 @@ impl From<Verdict> for Stop {
 /// readable headers.
 #[inline(always)]
 pub fn parse<F: Frame>(frame: &F, packet: &mut Packet) -> Result<Kind, Verdict> {
+    packet.is_far = false;
     let kind = match walk(&Direct(frame), packet) {
         Ok(kind) => kind,
         Err(Stop::Verdict(verdict)) => return Err(verdict),

@@ -1,5 +1,7 @@
 //! The fields of a packet that steering looks at.
 
+use core::mem::MaybeUninit;
+
 use shifter_common::{
     abi::VipKey,
     addr::{Addr, Be16},
@@ -10,6 +12,7 @@ use shifter_common::{
 use super::Kind;
 
 /// A packet in parts.
+#[repr(C, align(8))]
 pub struct Packet {
     /// Source address.
     pub source: Addr,
@@ -43,24 +46,28 @@ pub struct Packet {
     pub is_far: bool,
 }
 
+const _: () = assert!(size_of::<Packet>() == 64);
+
 impl Packet {
-    /// A packet to be filled by [`super::parse`].
-    pub const EMPTY: Self = Self {
-        source: Addr { words: [0; 4] },
-        destination: Addr { words: [0; 4] },
-        seq: 0,
-        ack: 0,
-        sequence_len: 0,
-        l3_offset: 0,
-        l4_offset: 0,
-        source_port: Be16(0),
-        destination_port: Be16(0),
-        offset_and_flags: 0,
-        flags: 0,
-        protocol: 0,
-        is_v6: false,
-        is_far: false,
-    };
+    /// A packet to be filled by [`super::parse`] or [`super::quoted`], in a place of the caller's.
+    ///
+    /// Nothing is cleared: that would be a call of `memset`, which goes byte by byte here and takes as
+    /// long as a map lookup. Parsing writes every field of what it finds.
+    #[inline(always)]
+    pub const fn unfilled(place: &mut MaybeUninit<Self>) -> &mut Self {
+        // SAFETY: all fields are plain numbers and flags that are written before they are read. The
+        // verifier takes the stack of privileged programs as readable (Linux 6.3).
+        unsafe { place.assume_init_mut() }
+    }
+
+    /// Clears what only TCP has.
+    #[inline(always)]
+    pub const fn without_tcp(&mut self) {
+        self.seq = 0;
+        self.ack = 0;
+        self.offset_and_flags = 0;
+        self.flags = 0;
+    }
 
     /// What it is.
     #[inline(always)]

@@ -27,6 +27,8 @@ pub fn quoted<F: Frame>(frame: &F, error: &Packet, quote: &mut Packet) -> Result
 
 #[inline(always)]
 fn read<F: Frame>(reader: &Far<'_, F>, error: &Packet, quote: &mut Packet) -> Result<(), Stop> {
+    quote.is_far = true;
+    quote.without_tcp();
     quote.l3_offset = error.l4_offset + ICMP_LEN_BYTES;
     if error.is_v6 {
         ip::read_v6(reader, quote, Place::Quote)?;

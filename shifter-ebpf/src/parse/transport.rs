@@ -58,6 +58,7 @@ pub fn read_tcp<R: Reader>(reader: &R, packet: &mut Packet) -> Result<(), Stop> 
 #[inline(always)]
 pub fn read_udp<R: Reader>(reader: &R, packet: &mut Packet) -> Result<(), Stop> {
     let header: Udp = reader.get(packet.l4_offset)?;
+    packet.without_tcp();
     packet.source_port = Be16(header.source_port);
     packet.destination_port = Be16(header.destination_port);
     Ok(())
@@ -70,7 +71,10 @@ pub fn read_udp<R: Reader>(reader: &R, packet: &mut Packet) -> Result<(), Stop> 
 #[inline(always)]
 pub fn read_icmp<R: Reader>(reader: &R, packet: &mut Packet) -> Result<(), Stop> {
     let kind_and_code: u16 = reader.get(packet.l4_offset)?;
+    packet.without_tcp();
     packet.offset_and_flags = kind_and_code;
+    packet.source_port = Be16(0);
+    packet.destination_port = Be16(0);
     let kind = u16::from_be(kind_and_code) >> 8;
     let is_error = match packet.protocol {
         // Destination unreachable, time exceeded, parameter problem (RFC 792). A redirect is about

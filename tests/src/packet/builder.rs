@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::{CLIENT_MAC, Endpoint, HOST_MAC, Mac, TCP, UDP, flag};
+use super::{CLIENT_MAC, Endpoint, HOST_MAC, ICMP, ICMPV6, Mac, TCP, UDP, flag};
 
 /// What the transport checksum field holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,6 +10,7 @@ pub(super) enum Checksum {
     Good,
     Bad,
     Partial,
+    None,
 }
 
 /// The place of a packet in a fragmented datagram.
@@ -38,6 +39,8 @@ pub struct Packet {
     pub(super) extensions: Vec<(u8, Vec<u8>)>,
     pub(super) transport: u8,
     pub(super) protocol: Option<u8>,
+    pub(super) icmp: [u8; 2],
+    pub(super) icmp_rest: u32,
     pub(super) flags: u8,
     pub(super) seq: u32,
     pub(super) ack: u32,
@@ -95,6 +98,28 @@ impl Packet {
         Self::new(src.addr(), dst.addr(), TCP)
     }
 
+    /// A UDP datagram over the family of the addresses.
+    ///
+    /// # Panics
+    /// If the addresses are of different families.
+    pub fn udp(src: impl Endpoint, dst: impl Endpoint) -> Self {
+        Self::new(src.addr(), dst.addr(), UDP)
+    }
+
+    /// An ICMP message of the addresses' family, whose ports have no effect: its type and code. The
+    /// payload follows its header of eight bytes.
+    ///
+    /// # Panics
+    /// If the addresses are of different families.
+    pub fn icmp(src: impl Endpoint, dst: impl Endpoint, kind: u8, code: u8) -> Self {
+        let (src, dst) = (src.addr(), dst.addr());
+        let transport = if src.is_ipv4() { ICMP } else { ICMPV6 };
+        Self {
+            icmp: [kind, code],
+            ..Self::new(src, dst, transport)
+        }
+    }
+
     fn new(src: SocketAddr, dst: SocketAddr, transport: u8) -> Self {
         assert_eq!(src.is_ipv4(), dst.is_ipv4(), "one family: {src} > {dst}");
         Self {
@@ -114,6 +139,8 @@ impl Packet {
             extensions: Vec::new(),
             transport,
             protocol: None,
+            icmp: [0, 0],
+            icmp_rest: 0,
             flags: flag::ACK,
             seq: 0,
             ack: 0,
@@ -296,6 +323,30 @@ impl Packet {
     #[must_use]
     pub fn payload(mut self, payload: impl AsRef<[u8]>) -> Self {
         self.payload = payload.as_ref().to_vec();
+        self
+    }
+
+    /// The second word of an ICMP header, such as the MTU of a packet too big.
+    #[must_use]
+    pub fn icmp_rest(mut self, word: u32) -> Self {
+        self.icmp_rest = word;
+        self
+    }
+
+    /// What an ICMP error is about: the packet from its IP header on, at most this many bytes of it.
+    #[must_use]
+    pub fn quoting(mut self, packet: &Self, max_len_bytes: usize) -> Self {
+        let mut frame = packet.build();
+        let start = 14 + 4 * packet.vlans.len();
+        frame.truncate(start + max_len_bytes);
+        self.payload = frame.split_off(start);
+        self
+    }
+
+    /// No UDP checksum: 0 in its field.
+    #[must_use]
+    pub fn no_checksum(mut self) -> Self {
+        self.checksum = Checksum::None;
         self
     }
 

@@ -6,8 +6,8 @@ use std::{
 };
 
 use super::{
-    ETHERTYPE_V4, ETHERTYPE_V6, TCP, TPID_CUSTOMER, TPID_SERVICE, UDP, V4_DONT_FRAGMENT,
-    V4_MORE_FRAGMENTS, V6_FRAGMENT, frame::octets, sum::Sum,
+    ETHERTYPE_V4, ETHERTYPE_V6, ICMP, ICMPV6, TCP, TPID_CUSTOMER, TPID_SERVICE, UDP,
+    V4_DONT_FRAGMENT, V4_MORE_FRAGMENTS, V6_FRAGMENT, frame::octets, sum::Sum,
 };
 
 /// Names of the TCP flags, lowest bit first.
@@ -230,6 +230,9 @@ fn transport(carrier: &Carrier, bytes: &[u8], text: &mut String) -> Result<(), S
         fragment,
         announced,
     } = carrier;
+    if matches!(*protocol, ICMP | ICMPV6) && fragment.is_none() {
+        return icmp(carrier, bytes, text);
+    }
     let later = fragment.is_some_and(|offset| offset > 0);
     if later || !matches!(*protocol, TCP | UDP) {
         let _ = write!(text, "{src} > {dst} {notes}");
@@ -310,6 +313,51 @@ fn transport(carrier: &Carrier, bytes: &[u8], text: &mut String) -> Result<(), S
         () if pseudo.folded() == check => ", checksum partial",
         () => ", checksum bad",
     };
+    Ok(())
+}
+
+fn icmp(carrier: &Carrier, bytes: &[u8], text: &mut String) -> Result<(), Short> {
+    let Carrier {
+        src,
+        dst,
+        protocol,
+        notes,
+        announced,
+        ..
+    } = carrier;
+    let _ = write!(text, "{src} > {dst} {notes}");
+    let (header, _) = take(bytes, 8, "ICMP header")?;
+    let (kind, code) = (header[0], header[1]);
+    let _ = write!(
+        text,
+        ", icmp {kind}/{code} {:#x}, {} bytes",
+        be32(&header[4..]),
+        bytes.len() - 8
+    );
+    if let Some(message) = bytes.get(..*announced) {
+        let (src, dst) = (SocketAddr::new(*src, 0), SocketAddr::new(*dst, 0));
+        let pseudo = match *protocol {
+            ICMP => Sum::default(),
+            _ => Sum::pseudo_header(&octets(src), &octets(dst), *protocol, message.len()),
+        };
+        *text += if pseudo.bytes(message).folded() == 0xffff {
+            ", checksum ok"
+        } else {
+            ", checksum bad"
+        };
+    }
+    let is_error = match *protocol {
+        ICMP => matches!(kind, 3 | 4 | 5 | 11 | 12),
+        _ => kind < 128,
+    };
+    if is_error {
+        *text += " about ";
+        return if *protocol == ICMP {
+            v4(&bytes[8..], text)
+        } else {
+            v6(&bytes[8..], text)
+        };
+    }
     Ok(())
 }
 

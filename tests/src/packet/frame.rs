@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use super::{
-    ETHERTYPE_V4, ETHERTYPE_V6, Packet, TPID_CUSTOMER, TPID_SERVICE, UDP, V4_DONT_FRAGMENT,
-    V4_MORE_FRAGMENTS, V6_FRAGMENT,
+    ETHERTYPE_V4, ETHERTYPE_V6, ICMP, ICMPV6, Packet, TPID_CUSTOMER, TPID_SERVICE, UDP,
+    V4_DONT_FRAGMENT, V4_MORE_FRAGMENTS, V6_FRAGMENT,
     builder::{Checksum, Fragment},
     sum::Sum,
 };
@@ -144,7 +144,10 @@ impl Packet {
             return self.payload.clone();
         }
         let ports = [self.src.port().to_be_bytes(), self.dst.port().to_be_bytes()].concat();
-        let (mut segment, check_at) = if self.transport == UDP {
+        let (mut segment, check_at) = if matches!(self.transport, ICMP | ICMPV6) {
+            let rest = self.icmp_rest.to_be_bytes();
+            ([&self.icmp[..], &[0, 0], &rest].concat(), 2)
+        } else if self.transport == UDP {
             let len = (8 + self.payload.len()) as u16;
             ([&ports[..], &len.to_be_bytes(), &[0, 0]].concat(), 6)
         } else {
@@ -160,12 +163,16 @@ impl Packet {
             (header, 16)
         };
         segment.extend(&self.payload);
-        let pseudo = Sum::pseudo_header(
-            &octets(self.src),
-            &octets(self.dst),
-            self.transport,
-            segment.len(),
-        );
+        let pseudo = if self.transport == ICMP {
+            Sum::default()
+        } else {
+            Sum::pseudo_header(
+                &octets(self.src),
+                &octets(self.dst),
+                self.transport,
+                segment.len(),
+            )
+        };
         let full = pseudo.bytes(&segment).checksum();
         let check = match self.checksum {
             // A UDP checksum of 0 means none: a computed 0 is sent as its other representation.
@@ -173,6 +180,7 @@ impl Packet {
             Checksum::Good => full,
             Checksum::Bad => full ^ 0x0100,
             Checksum::Partial => pseudo.folded(),
+            Checksum::None => 0,
         };
         segment[check_at..check_at + 2].copy_from_slice(&check.to_be_bytes());
         segment
