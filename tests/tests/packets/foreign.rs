@@ -46,11 +46,6 @@ pub fn scripts() -> Vec<Script> {
             Packet::udp6(C6, V6).payload("x"),
             V_::PassForeign,
         ),
-        pass(
-            "a tagged frame",
-            tcp(C, V, SYN, 1, 0).vlan(7),
-            V_::PassNotIp,
-        ),
         pass("ARP", tcp(C, V, SYN, 1, 0).ethertype(0x0806), V_::PassNotIp),
         pass(
             "a first fragment",
@@ -68,9 +63,47 @@ pub fn scripts() -> Vec<Script> {
             V_::PassFragment,
         ),
         pass(
-            "an IPv6 extension header",
-            tcp(C6, V6, SYN, 1, 0).extension(60, &[1, 4, 0, 0, 0, 0]),
-            V_::PassForeign,
+            "a later IPv6 fragment",
+            tcp(C6, V6, ACK, 1, 1).fragment(1_480, false),
+            V_::PassFragment,
+        ),
+        pass(
+            "an echo request",
+            Packet::icmp(C, V, 8, 0).payload("ping"),
+            V_::PassProtocol,
+        ),
+        pass(
+            "an IPv6 echo request",
+            Packet::icmp(C6, V6, 128, 0).payload("ping"),
+            V_::PassProtocol,
+        ),
+        pass(
+            "a redirect",
+            Packet::icmp(C, V, 5, 1).quoting(&tcp(V, C, ACK, 1, 1), 28),
+            V_::PassProtocol,
+        ),
+        pass(
+            "a neighbour solicitation",
+            Packet::icmp(C6, V6, 135, 0).payload([0; 16]),
+            V_::PassProtocol,
+        ),
+        pass("GRE", tcp(C, V, ACK, 1, 1).protocol(47), V_::PassProtocol),
+        pass(
+            "GRE over IPv6",
+            tcp(C6, V6, ACK, 1, 1).protocol(47),
+            V_::PassProtocol,
+        ),
+        pass("ESP", tcp(C, V, ACK, 1, 1).protocol(50), V_::PassSecured),
+        pass("AH", tcp(C, V, ACK, 1, 1).protocol(51), V_::PassSecured),
+        pass(
+            "ESP over IPv6",
+            tcp(C6, V6, ACK, 1, 1).protocol(50),
+            V_::PassSecured,
+        ),
+        pass(
+            "a UDP header cut short",
+            udp(C, V, "").truncate(14 + 20 + 7),
+            V_::PassTruncated,
         ),
         pass(
             "a header cut short",

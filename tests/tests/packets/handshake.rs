@@ -239,6 +239,40 @@ pub fn scripts() -> Vec<Script> {
             ],
         },
         Script {
+            name: "TCP Fast Open: the backend is done before the client's ACK, so a FIN closes the flow",
+            plan: plan(),
+            steps: {
+                let syn = tcp(C, V, SYN, 100, 0).payload("GET /");
+                let answer = tcp(A, C, SYN | ACK, 900, 106);
+                let early = tcp(A, C, FIN | ACK, 901, 106).payload("HTTP/1.1 200");
+                let ack = tcp(C, V, ACK, 106, 914);
+                let fin = tcp(C, V, FIN | ACK, 106, 914);
+                vec![
+                    In(syn.clone(), SteeredNew, Some(syn.clone().to(A))),
+                    Out(answer.clone(), SteeredReply, Some(answer.from(V))),
+                    Out(early.clone(), SteeredReply, Some(early.from(V))),
+                    In(ack.clone(), SteeredFlow, Some(ack.to(A))),
+                    In(fin.clone(), SteeredFlow, Some(fin.to(A))),
+                    // The port is free again.
+                    In(
+                        syn.clone().seq(5_000_000),
+                        SteeredNew,
+                        Some(syn.seq(5_000_000).to(A)),
+                    ),
+                ]
+            },
+            counters: &[
+                ("a.selected", 2),
+                ("a.established", 1),
+                ("a.closed", 1),
+                ("a/10.0.0.20:8080.selected", 2),
+                ("a/10.0.0.20:8080.established", 1),
+                ("a/10.0.0.20:8080.closed", 1),
+                ("a/10.0.0.20:8080.packets_in", 4),
+                ("a/10.0.0.20:8080.packets_out", 2),
+            ],
+        },
+        Script {
             name: "a forged reset does not end a handshake",
             plan: plan(),
             steps: {

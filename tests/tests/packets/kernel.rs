@@ -9,12 +9,15 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{MapData, MapType},
+    maps::{HashMap, Map, MapData, MapType},
     programs::{Program, SchedClassifier, TestRun as _, TestRunOptions, Xdp},
 };
 use nix::libc;
 use shifter_common::{
-    abi::{BackendCounters, FlowCounters, SlotCounters, map, program},
+    abi::{
+        BackendCounters, FlowCounters, FlowEntry, FlowKey, SlotCounters, TICK_SHIFT, map, program,
+    },
+    protocol,
     verdict::{Action, Verdict},
 };
 use shifter_daemon::{
@@ -193,6 +196,25 @@ impl Kernel {
         Ran {
             verdict: changed[0],
             bytes,
+        }
+    }
+
+    /// Makes every flow look as if its last packet, and of UDP its last answer, had come earlier.
+    pub fn age_flows(&self, time_s: u32) {
+        let pins = self.bpffs.path().join("shifter").join("v1").join("maps");
+        let ticks = ((u64::from(time_s) * 1_000_000_000) >> TICK_SHIFT) as u32 + 1;
+        for name in [map::FLOWS, map::PENDING] {
+            let data = MapData::from_pin(pins.join(name)).expect("the pin");
+            let map = Map::from_map_data(data).expect("a map");
+            let mut flows: HashMap<_, FlowKey, FlowEntry> = map.try_into().expect("flows");
+            let all: Vec<_> = flows.iter().map(|flow| flow.expect("a flow")).collect();
+            for (key, mut entry) in all {
+                entry.last_seen_ticks = entry.last_seen_ticks.wrapping_sub(ticks);
+                if key.protocol == protocol::UDP {
+                    entry.next_from_backend = entry.next_from_backend.wrapping_sub(ticks);
+                }
+                flows.insert(key, entry, 0).expect("the flow is there");
+            }
         }
     }
 

@@ -8,9 +8,13 @@ mod script;
 
 mod direct;
 mod established;
+mod extensions;
 mod foreign;
 mod handshake;
+mod icmp;
 mod selection;
+mod tags;
+mod udp;
 
 use script::Script;
 
@@ -22,13 +26,20 @@ fn all() -> Vec<Script> {
         established::scripts(),
         selection::scripts(),
         direct::scripts(),
+        udp::scripts(),
+        icmp::scripts(),
+        tags::scripts(),
+        extensions::scripts(),
     ]
     .concat()
 }
 
 #[test]
 fn xdp() {
-    script::run_all(&all(), kernel::Hook::Xdp);
+    script::run_all(
+        &[all(), extensions::jumbo_scripts()].concat(),
+        kernel::Hook::Xdp,
+    );
 }
 
 #[test]

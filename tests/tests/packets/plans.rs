@@ -62,6 +62,14 @@ pub fn plan() -> ServicePlan {
     }
 }
 
+/// The same over UDP.
+pub fn udp_plan() -> ServicePlan {
+    ServicePlan {
+        protocol: Protocol::Udp,
+        ..plan()
+    }
+}
+
 /// All new flows to slot b.
 pub fn to_b() -> ServicePlan {
     ServicePlan {
@@ -87,6 +95,11 @@ pub fn two_vips(backends: &[&str]) -> ServicePlan {
         slots: [slot(backends), SlotPlan::default()],
         ..plan()
     }
+}
+
+/// A datagram.
+pub fn udp(from: &'static str, to: &'static str, payload: &str) -> Packet {
+    Packet::udp(from, to).payload(payload)
 }
 
 /// From the client to an address, or back.

@@ -25,6 +25,8 @@ pub enum Step {
     Publish(ServicePlan),
     /// Nothing happens for so long that the kernel calls it silence.
     Silence,
+    /// The flow tables grow older by so many seconds.
+    Age(u32),
     /// An operator resets the live flows of a slot; this many.
     Reset(Slot, u64),
 }
@@ -46,7 +48,7 @@ impl Script {
             Step::In(_, verdict, _) | Step::Out(_, verdict, _) | Step::Raw(_, verdict) => {
                 *verdict == wanted
             }
-            Step::Publish(_) | Step::Reset(..) | Step::Silence => false,
+            Step::Publish(_) | Step::Reset(..) | Step::Silence | Step::Age(_) => false,
         })
     }
 
@@ -70,6 +72,10 @@ impl Script {
                 Step::Raw(bytes, verdict) => (kernel.ingress(bytes), bytes.clone(), verdict, &None),
                 Step::Publish(plan) => {
                     kernel.publish(plan);
+                    continue;
+                }
+                Step::Age(time_s) => {
+                    kernel.age_flows(*time_s);
                     continue;
                 }
                 Step::Silence => {
@@ -166,12 +172,19 @@ impl Script {
             match step {
                 Step::In(
                     packet,
-                    Verdict::SteeredNew | Verdict::SteeredFlow | Verdict::SteeredReset,
+                    Verdict::SteeredNew
+                    | Verdict::SteeredFlow
+                    | Verdict::SteeredReset
+                    | Verdict::SteeredError,
                     _,
                 ) => {
                     sums.0 += packet.build().len() as u64;
                 }
-                Step::Out(packet, Verdict::SteeredReply | Verdict::SteeredReset, _) => {
+                Step::Out(
+                    packet,
+                    Verdict::SteeredReply | Verdict::SteeredReset | Verdict::SteeredErrorReply,
+                    _,
+                ) => {
                     sums.1 += packet.build().len() as u64;
                 }
                 _ => {}
