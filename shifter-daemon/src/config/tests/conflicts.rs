@@ -232,3 +232,15 @@ fn what_stays_in_force_is_not_free_for_others() {
         (vec!["a", "b"], vec![])
     );
 }
+
+/// DNS is served over both: the same VIP, the same backends, two services.
+#[test]
+fn services_of_two_protocols_share_addresses() {
+    let udp = text("dns-udp", "10.0.0.1:53", "10.0.1.1:53", "10.0.1.2:53")
+        .replace("[slot.a]", "protocol = \"udp\"\n[slot.a]");
+    let tcp = text("dns-tcp", "10.0.0.1:53", "10.0.1.1:53", "10.0.1.2:53");
+    let twin = udp.replace("dns-udp", "dns-udp2");
+    let loaded = load(&[("dns-tcp", tcp), ("dns-udp", udp), ("dns-udp2", twin)]);
+    assert_eq!(names(&loaded.services), ["dns-tcp", "dns-udp"]);
+    assert_eq!(loaded.refused, set(&["dns-udp2"]));
+}

@@ -98,6 +98,9 @@ fn each_key_of_a_service_file_does_what_it_says() {
             "vip = \"10.0.0.10:443\"\naffinity = \"connection\"",
             |_| {},
         ),
+        (VIP, "vip = \"10.0.0.10:443\"\nprotocol = \"udp\"", |spec| {
+            spec.protocol = Protocol::Udp;
+        }),
         (
             VIP,
             "vip = \"10.0.0.10:443\"\non_empty = \"pass\"",
@@ -219,6 +222,13 @@ fn each_key_of_probe_drain_and_rollback_does_what_it_says() {
                     max_ejection: Duration::from_hours(24),
                     max_ejected_percent: 100,
                 });
+            },
+        ),
+        (
+            "[probe]\nreadiness = { tcp = true, port = 65535 }",
+            |spec| {
+                spec.readiness.check = ProbeCheck::Tcp;
+                spec.readiness.port = Some(65_535);
             },
         ),
         ("[drain]\ntimeout = \"720h\"", |spec| {
