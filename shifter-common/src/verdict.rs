@@ -76,6 +76,8 @@ verdicts! {
     DropRewriteFailed = 15, "drop_rewrite_failed", Drop;
     /// The published tables contradict each other; never seen unless the daemon has a defect.
     DropBrokenState = 16, "drop_broken_state", Drop;
+    /// Packet of a flow whose entry was lost, found again by its backend's socket on this host.
+    SteeredRescued = 17, "steered_rescued", Pass;
 }
 
 #[cfg(test)]

@@ -12,6 +12,9 @@ pub const HEADERS_MAX_BYTES: u32 = 14 + 60 + 20;
 
 /// A packet at a hook.
 pub trait Frame {
+    /// The hook's context, for helpers that ask for it.
+    fn context(&self) -> *mut core::ffi::c_void;
+
     /// First byte.
     fn start(&self) -> usize;
 

@@ -22,7 +22,9 @@ mod frame;
 mod maps;
 mod parse;
 mod pipeline;
+mod rescue;
 mod select;
+mod targets;
 mod tc;
 mod xdp;
 

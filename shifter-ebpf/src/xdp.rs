@@ -3,7 +3,7 @@
 //! XDP sees complete checksums only on real NICs. On veth and virtio a local peer may have left the
 //! checksum to its "hardware": the daemon refuses this hook where such a packet would leave again.
 
-use aya_ebpf::{helpers::generated::bpf_xdp_get_buff_len, programs::XdpContext};
+use aya_ebpf::{EbpfContext as _, helpers::generated::bpf_xdp_get_buff_len, programs::XdpContext};
 use shifter_common::{checksum::Delta, tcp::Sender};
 
 use crate::{
@@ -68,6 +68,11 @@ impl<'a> XdpFrame<'a> {
 }
 
 impl Frame for XdpFrame<'_> {
+    #[inline(always)]
+    fn context(&self) -> *mut core::ffi::c_void {
+        self.ctx.as_ptr()
+    }
+
     #[inline(always)]
     fn start(&self) -> usize {
         self.ctx.data()

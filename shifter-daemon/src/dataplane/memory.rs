@@ -38,7 +38,7 @@ pub enum Operation {
     Retire,
     /// [`Dataplane::detach`]
     Detach,
-    /// [`FlowTable::sweep`]
+    /// [`FlowTable::sweep`] and [`FlowTable::census`]
     Sweep,
     /// [`FlowTable::flows`]
     Flows,
@@ -119,6 +119,7 @@ impl MemoryState {
             word: self.words.get(name).copied().unwrap_or_default(),
             vips: plan.vips.clone(),
             on_empty: plan.on_empty,
+            targets: plan.targets.clone(),
             ready: Slot::ALL
                 .into_iter()
                 .flat_map(of_slot)
@@ -227,14 +228,18 @@ impl Dataplane for MemoryDataplane {
 
 impl FlowTable for MemoryDataplane {
     fn sweep(&self) -> Result<Census, DataplaneError> {
+        self.census()
+    }
+
+    fn census(&self) -> Result<Census, DataplaneError> {
         self.attempt(Operation::Sweep, |state| {
             let live = (0..)
                 .zip(&state.backends)
                 .filter_map(|(index, key)| Some((index, *state.live.get(key)?)))
                 .collect();
-            let entries_count = state.live.values().sum();
+            let flows_count = state.live.values().sum();
             Census {
-                entries_count,
+                flows_count,
                 live,
                 ..Census::default()
             }
@@ -268,5 +273,9 @@ impl FlowTable for MemoryDataplane {
 
     fn capacity_count(&self) -> u64 {
         1_000
+    }
+
+    fn pending_capacity_count(&self) -> u64 {
+        500
     }
 }

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
+use super::Prefix;
+
 pub use shifter_common::{
+    select::Target,
     steering::{Affinity, Slot},
     wire::EstablishedPolicy,
 };
@@ -11,6 +14,10 @@ use super::OutlierSpec;
 
 /// All services by name.
 pub type Services = BTreeMap<String, ServiceSpec>;
+
+/// Which clients' new flows follow a target rule instead of the weight: the longest prefix that holds
+/// the client decides.
+pub type Targets = BTreeMap<Prefix, Target>;
 
 /// A named set of addresses clients connect to, and the two slots behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +38,8 @@ pub struct ServiceSpec {
     pub on_empty: OnEmpty,
     /// Slots a and b.
     pub slots: [SlotSpec; 2],
+    /// Clients that do not follow the weight; at most 1,024 prefixes.
+    pub targets: Targets,
     /// Readiness probe.
     pub readiness: ProbeSpec,
     /// When a backend is left out because it fails; never if `None`.

@@ -19,9 +19,9 @@ impl BpfDataplane {
         let word = self.maps.steering.atomic(index as usize);
         let mut vips: Vec<(u8, SocketAddr)> = self
             .vips
-            .iter()
-            .filter(|(_, entry)| entry.service == index && entry.is_retired == 0)
-            .map(|(addr, entry)| (entry.ordinal, *addr))
+            .of(index)
+            .filter(|(_, entry)| entry.is_retired == 0)
+            .map(|(addr, entry)| (entry.ordinal, addr))
             .collect();
         vips.sort_unstable();
         PublishedService {
@@ -29,6 +29,7 @@ impl BpfDataplane {
             word: SteeringWord(word.load(std::sync::atomic::Ordering::Acquire)),
             vips: vips.into_iter().map(|(_, addr)| addr).collect(),
             on_empty: self.on_empty(index),
+            targets: self.targets.get(&index).cloned().unwrap_or_default(),
             ready: self
                 .backends_of(index)
                 .filter(|(_, entry)| entry.state == backend_state::READY)
