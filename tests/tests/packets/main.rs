@@ -11,6 +11,11 @@ mod established;
 mod foreign;
 mod handshake;
 mod selection;
+mod targets;
+
+mod rescue;
+mod scale;
+mod sweep;
 
 use script::Script;
 
@@ -22,6 +27,7 @@ fn all() -> Vec<Script> {
         established::scripts(),
         selection::scripts(),
         direct::scripts(),
+        targets::scripts(),
     ]
     .concat()
 }
@@ -44,6 +50,8 @@ fn every_verdict_that_a_packet_can_provoke_occurs() {
         Verdict::DropTableFull,
         Verdict::DropRewriteFailed,
         Verdict::DropBrokenState,
+        // This takes a socket: see `rescue`.
+        Verdict::SteeredRescued,
     ];
     let scripts = all();
     for verdict in Verdict::ALL {
