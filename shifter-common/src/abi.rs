@@ -28,6 +28,8 @@ pub mod capacity {
     pub const FLOWS: u32 = 262_144;
     /// Flows whose handshake is not complete.
     pub const PENDING: u32 = 65_536;
+    /// Prefixes of the target rules of all services.
+    pub const TARGETS: u32 = 65_536;
 }
 
 /// Names of the maps, as pinned.
@@ -60,11 +62,16 @@ pub mod map {
     /// `PerCpuArray<BackendCounters>` by backend index.
     pub const BACKEND_COUNTERS: &str = "BACKEND_COUNTERS";
 
+    /// `LpmTrie<TargetKey, u32>`: the target rules; values are [`crate::select::Target`].
+    pub const TARGETS: &str = "TARGETS";
+    /// `PerCpuArray<u64>` by [`super::traffic`]: what went into the flow tables and out of them.
+    pub const TABLE_TRAFFIC: &str = "TABLE_TRAFFIC";
+
     /// `Array<u32>` by [`super::setting`].
     pub const SETTINGS: &str = "SETTINGS";
 
     /// All maps, in the order they are pinned.
-    pub const ALL: [&str; 14] = [
+    pub const ALL: [&str; 16] = [
         STEERING,
         SERVICES,
         VIPS,
@@ -78,6 +85,8 @@ pub mod map {
         VERDICTS,
         SLOT_COUNTERS,
         BACKEND_COUNTERS,
+        TARGETS,
+        TABLE_TRAFFIC,
         SETTINGS,
     ];
 }
@@ -100,6 +109,25 @@ pub mod setting {
     pub const LOG_DEFECTS: u32 = 0;
     /// How many settings there are.
     pub const COUNT: u32 = 1;
+}
+
+/// Indexes into `TABLE_TRAFFIC`. The kernel counts what it adds and what it removes, the daemon what
+/// it sweeps; what is missing when the rest is subtracted was evicted to make room.
+pub mod traffic {
+    /// Entries added to `FLOWS`.
+    pub const FLOWS_ADDED: u32 = 0;
+    /// Entries removed from `FLOWS` by the kernel programs.
+    pub const FLOWS_REMOVED: u32 = 1;
+    /// Entries removed from `FLOWS` by the daemon; only it writes this.
+    pub const FLOWS_SWEPT: u32 = 2;
+    /// Entries added to `PENDING`.
+    pub const PENDING_ADDED: u32 = 3;
+    /// Entries removed from `PENDING` by the kernel programs.
+    pub const PENDING_REMOVED: u32 = 4;
+    /// Entries removed from `PENDING` by the daemon; only it writes this.
+    pub const PENDING_SWEPT: u32 = 5;
+    /// How many there are.
+    pub const COUNT: u32 = 6;
 }
 
 /// An address, port and protocol: a VIP, or a backend's own address.
@@ -168,6 +196,52 @@ pub mod policy {
     pub const ON_EMPTY_PASS: u32 = 1 << 0;
     /// The service is UDP; TCP otherwise.
     pub const UDP: u32 = 1 << 1;
+    /// The service has target rules: a new flow looks for one.
+    pub const HAS_TARGETS: u32 = 1 << 2;
+}
+
+/// Whose new flows a target rule is about: a service and a client, of which a rule names the first
+/// bits. The trie compares bits as they lie in memory; every rule names all bits of the scope.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct TargetKey {
+    /// Twice the service index, plus 1 for IPv6: `::/0` must not hold the mapped IPv4 addresses.
+    pub scope: u32,
+    /// Client address.
+    pub client: Addr,
+}
+const _: () = assert!(size_of::<TargetKey>() == 20);
+
+impl TargetKey {
+    /// Bits of the scope.
+    pub const SCOPE_BITS: u32 = 32;
+    /// Bits of a whole key.
+    pub const BITS: u32 = Self::SCOPE_BITS + 128;
+    /// Bits before the address in a mapped IPv4 address.
+    pub const V4_MAPPED_BITS: u32 = 96;
+
+    /// The key of a service and an address.
+    #[inline(always)]
+    pub const fn new(service: u32, client: Addr) -> Self {
+        Self {
+            scope: service * 2 + !client.is_v4() as u32,
+            client,
+        }
+    }
+
+    /// Service index.
+    pub const fn service(&self) -> u32 {
+        self.scope / 2
+    }
+
+    /// Bits before the prefix of an address, in this key.
+    pub const fn bits_before_prefix(&self) -> u32 {
+        if self.client.is_v4() {
+            Self::SCOPE_BITS + Self::V4_MAPPED_BITS
+        } else {
+            Self::SCOPE_BITS
+        }
+    }
 }
 
 /// Where a slot's lookup table lies in `TABLES`. Packed into one word so that a reader sees either
@@ -285,10 +359,15 @@ const _: () = assert!(size_of::<FlowEntry>() == 40);
 pub mod flow_flag {
     /// The flow's slot is b.
     pub const SLOT_B: u8 = 1 << 0;
-    /// The weight asked for the other slot, which was not eligible.
+    /// The other slot was wanted and not eligible.
     pub const FAILED_OVER: u8 = 1 << 1;
     /// The backend has sent FIN before the client has completed the handshake.
     pub const EARLY_FIN: u8 = 1 << 2;
+    /// A target rule named the flow's slot.
+    pub const TARGETED: u8 = 1 << 3;
+    /// The entry was rebuilt from a client's segment; its numbers are the client's word alone until
+    /// the backend has spoken.
+    pub const UNCONFIRMED: u8 = 1 << 4;
 }
 
 impl FlowEntry {
@@ -334,12 +413,14 @@ const _: () = assert!(size_of::<FlowCounters>() == 48);
 pub struct SlotCounters {
     /// Flows on this slot.
     pub flows: FlowCounters,
-    /// Flows the weight wanted here that went to the other slot, because this one was not eligible.
+    /// Flows wanted here, by weight or target rule, that went to the other slot, because this one was not eligible.
     pub failed_over: u64,
-    /// Flows the weight wanted here that found no eligible slot at all.
+    /// Flows wanted here, by weight or target rule, that found no eligible slot at all.
     pub unserved: u64,
+    /// Selected flows that are here by a target rule: no part of a trial, and of cohort 0.
+    pub targeted: u64,
 }
-const _: () = assert!(size_of::<SlotCounters>() == 64);
+const _: () = assert!(size_of::<SlotCounters>() == 72);
 
 /// Counters of one backend.
 #[repr(C)]
@@ -382,6 +463,8 @@ mod pod {
     unsafe impl aya::Pod for ServiceEntry {}
     // SAFETY: as above.
     unsafe impl aya::Pod for BackendEntry {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for TargetKey {}
     // SAFETY: as above.
     unsafe impl aya::Pod for FlowKey {}
     // SAFETY: as above.

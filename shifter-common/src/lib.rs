@@ -18,6 +18,7 @@ pub mod histogram;
 pub mod maglev;
 pub mod protocol;
 pub mod select;
+pub mod socket;
 pub mod steering;
 pub mod tcp;
 pub mod udp;

@@ -2,14 +2,15 @@
 
 use crate::steering::{Slot, SteeringWord, WEIGHT_FULL_BP};
 
-/// What selection decided about the version.
+/// What selection decided about the version. The slot that is wanted is the one a target rule names,
+/// or else the weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Choice {
-    /// The slot the weight asks for, and it is eligible.
+    /// The slot that is wanted, and it is eligible.
     Selected(Slot),
-    /// The slot the weight asks for is not eligible; this is the other one, which is eligible.
+    /// The slot that is wanted is not eligible; this is the other one, which is eligible.
     FailedOver(Slot),
-    /// No slot is eligible; this is the one the weight asks for.
+    /// No slot is eligible; this is the one that is wanted.
     Nothing(Slot),
 }
 
@@ -19,16 +20,61 @@ pub const fn bucket(hash: u64) -> u16 {
     (((hash >> 32) * WEIGHT_FULL_BP as u64) >> 32) as u16
 }
 
-/// Chooses the slot for a new flow: the canary iff its bucket lies below the weight, so raising the
-/// weight only ever adds flows to the canary and lowering it returns exactly those.
+/// What a target rule asks for its clients. A role and not a slot: the slots change parts with every
+/// release, the rule stays.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Target {
+    /// The version serving now.
+    Baseline = 0,
+    /// The version on trial.
+    Canary = 1,
+}
+
+impl Target {
+    /// The target with this number; `None` if there is none.
+    #[inline(always)]
+    pub const fn from_u32(number: u32) -> Option<Self> {
+        match number {
+            0 => Some(Self::Baseline),
+            1 => Some(Self::Canary),
+            _ => None,
+        }
+    }
+
+    /// The slot a rule asks for. `None`: the rule is not in force, because its clients were taken
+    /// back from the canary with all others, by a rollback or by the kernel itself.
+    #[inline(always)]
+    pub const fn slot(self, word: SteeringWord) -> Option<Slot> {
+        match self {
+            Self::Baseline => Some(word.baseline()),
+            Self::Canary if word.held() || word.tripped() => None,
+            Self::Canary => Some(word.baseline().other()),
+        }
+    }
+}
+
+/// The slot the weight asks for: the canary iff the flow's bucket lies below the weight, so raising
+/// the weight only ever adds flows to the canary and lowering it returns exactly those.
 #[inline(always)]
-pub const fn choose_slot(word: SteeringWord, hash: u64) -> Choice {
+pub const fn weighted_slot(word: SteeringWord, hash: u64) -> Slot {
     let baseline = word.baseline();
-    let wanted = if bucket(hash) < word.weight_bp() {
+    if bucket(hash) < word.weight_bp() {
         baseline.other()
     } else {
         baseline
-    };
+    }
+}
+
+/// Chooses the slot for a new flow that no target rule names.
+#[inline(always)]
+pub const fn choose_slot(word: SteeringWord, hash: u64) -> Choice {
+    settle(word, weighted_slot(word, hash))
+}
+
+/// The slot a new flow gets that should go to `wanted`.
+#[inline(always)]
+pub const fn settle(word: SteeringWord, wanted: Slot) -> Choice {
     if word.eligible(wanted) {
         Choice::Selected(wanted)
     } else if word.eligible(wanted.other()) {
@@ -79,6 +125,25 @@ mod tests {
             match choose_slot(word, hash) {
                 Choice::Selected(slot) | Choice::FailedOver(slot) => prop_assert!(word.eligible(slot)),
                 Choice::Nothing(_) => prop_assert!(!a && !b),
+            }
+        }
+
+        /// A rule moves nobody past an ineligible slot, and one that names the canary is silent while
+        /// it is held back.
+        #[test]
+        fn a_target_names_a_part_whichever_slot_plays_it(
+            weight in 0_u16..=WEIGHT_FULL_BP, base: bool, held: bool,
+        ) {
+            let baseline = if base { Slot::B } else { Slot::A };
+            let word = word(weight).with_baseline(baseline).with_held(held);
+            prop_assert_eq!(Target::Baseline.slot(word), Some(baseline));
+            let canary = (!held).then_some(baseline.other());
+            prop_assert_eq!(Target::Canary.slot(word), canary);
+            for wanted in Slot::ALL {
+                let without = word.with_eligible(wanted, false);
+                prop_assert_eq!(settle(without, wanted), Choice::FailedOver(wanted.other()));
+                let neither = without.with_eligible(wanted.other(), false);
+                prop_assert_eq!(settle(neither, wanted), Choice::Nothing(wanted));
             }
         }
 

@@ -3,11 +3,11 @@
 //! ```text
 //!  63            32 31    29  28    27  26    25  24   23   16  15   14    13        0
 //! ┌────────────────┬───────┬─────┬────┬────┬─────┬─────┬───────┬────┬─────┬───────────┐
-//! │ generation     │ trip  │armed│bk b│bk a│el. b│el. a│cohort │base│affin│ weight_bp │
+//! │ generation     │held,tr│armed│bk b│bk a│el. b│el. a│cohort │base│affin│ weight_bp │
 //! └────────────────┴───────┴─────┴────┴────┴─────┴─────┴───────┴────┴─────┴───────────┘
 //! ```
 //!
-//! Bits 30 and 31 are reserved and zero. The packet path reads the word with one load; the daemon
+//! Bit 29 is the trip, bit 30 holds target rules back, bit 31 is reserved and zero. The packet path reads the word with one load; the daemon
 //! changes it with one compare-and-swap, so a reader never sees half of a change.
 
 /// The full weight: the canary takes every new flow.
@@ -22,6 +22,7 @@ const ELIGIBLE_SHIFT: u32 = 24;
 const BANK_SHIFT: u32 = 26;
 const ARMED: u64 = 1 << 28;
 const TRIPPED: u64 = 1 << 29;
+const HELD: u64 = 1 << 30;
 const GENERATION_SHIFT: u32 = 32;
 
 /// One of the two places a version can occupy on this host.
@@ -184,6 +185,19 @@ impl SteeringWord {
         self.0 & TRIPPED != 0
     }
 
+    /// Whether target rules that name the canary are held back: a rollback takes these clients with
+    /// it, by the same store.
+    #[inline(always)]
+    pub const fn held(self) -> bool {
+        self.0 & HELD != 0
+    }
+
+    /// Sets whether target rules that name the canary are held back.
+    #[must_use]
+    pub const fn with_held(self, held: bool) -> Self {
+        self.with_bit(HELD, held)
+    }
+
     /// Number of the published dataplane state.
     pub const fn generation(self) -> u32 {
         (self.0 >> GENERATION_SHIFT) as u32
@@ -213,6 +227,7 @@ impl core::fmt::Debug for SteeringWord {
             .field("bank_b", &self.bank(Slot::B))
             .field("armed", &self.armed())
             .field("tripped", &self.tripped())
+            .field("held", &self.held())
             .field("generation", &self.generation())
             .finish()
     }
@@ -228,7 +243,7 @@ mod tests {
         #[test]
         fn fields_do_not_overlap(
             weight in 0_u16..=WEIGHT_FULL_BP, client: bool, base: bool, cohort: u8,
-            eligible: [bool; 2], bank: [u32; 2], generation: u32,
+            eligible: [bool; 2], bank: [u32; 2], held: bool, generation: u32,
         ) {
             let affinity = if client { Affinity::Client } else { Affinity::Connection };
             let baseline = if base { Slot::B } else { Slot::A };
@@ -236,7 +251,7 @@ mod tests {
                 .with_generation(generation)
                 .with_bank(Slot::B, bank[1]).with_bank(Slot::A, bank[0])
                 .with_eligible(Slot::B, eligible[1]).with_eligible(Slot::A, eligible[0])
-                .with_cohort(cohort).with_baseline(baseline).with_affinity(affinity)
+                .with_held(held).with_cohort(cohort).with_baseline(baseline).with_affinity(affinity)
                 .with_weight_bp(weight);
             prop_assert_eq!(word.weight_bp(), weight);
             prop_assert_eq!(word.affinity(), affinity);
@@ -246,7 +261,8 @@ mod tests {
             prop_assert_eq!(Slot::ALL.map(|slot| word.bank(slot)), bank.map(|b| b & 1));
             prop_assert_eq!(word.generation(), generation);
             prop_assert!(!word.armed() && !word.tripped());
-            prop_assert_eq!(word.0 >> 30 & 0b11, 0, "reserved bits stay zero");
+            prop_assert_eq!(word.held(), held);
+            prop_assert_eq!(word.0 >> 31 & 1, 0, "the reserved bit stays zero");
         }
     }
 

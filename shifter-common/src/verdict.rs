@@ -91,6 +91,8 @@ verdicts! {
     SteeredError = 22, "steered_error", Pass;
     /// An ICMP error of a backend, or from the way to it, sent to the client as one about the VIP.
     SteeredErrorReply = 23, "steered_error_reply", Pass;
+    /// Packet of a flow whose entry was lost, found again by its backend's socket on this host.
+    SteeredRescued = 24, "steered_rescued", Pass;
 }
 
 #[cfg(test)]

@@ -144,6 +144,7 @@ mod tests {
             weight_bp,
             weight_by: "root (uid 0)".into(),
             weight_set_unix_ms: 1,
+            held: false,
             drained: Default::default(),
         }
     }

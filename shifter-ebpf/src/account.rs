@@ -7,7 +7,7 @@ use shifter_common::{
     verdict::Verdict,
 };
 
-use crate::maps::{BACKEND_COUNTERS, SLOT_COUNTERS, VERDICTS};
+use crate::maps::{BACKEND_COUNTERS, SLOT_COUNTERS, TABLE_TRAFFIC, VERDICTS};
 
 /// Counts the verdict of one packet.
 #[inline(always)]
@@ -47,7 +47,24 @@ pub fn selected(service: u32, slot: Slot, backend_index: u32) {
     }
 }
 
-/// Counts a flow that left the slot its weight asked for.
+/// Counts a new flow that is on its slot by a target rule.
+#[inline(always)]
+pub fn targeted(service: u32, slot: Slot) {
+    if let Some(counters) = self::slot(service, slot) {
+        counters.targeted += 1;
+    }
+}
+
+/// Counts what went into a flow table or out of it; one of [`shifter_common::abi::traffic`].
+#[inline(always)]
+pub fn traffic(index: u32) {
+    if let Some(count) = TABLE_TRAFFIC.get_ptr_mut(index) {
+        // SAFETY: the pointer is this CPU's own copy and nothing else writes it meanwhile.
+        unsafe { *count += 1 };
+    }
+}
+
+/// Counts a flow that left the slot it was wanted in.
 #[inline(always)]
 pub fn failed_over(service: u32, wanted: Slot) {
     if let Some(counters) = slot(service, wanted) {

@@ -4,8 +4,9 @@
 //! that proves the client saw the SYN/ACK moves the flow to `FLOWS`. A UDP flow lives there until its
 //! backend answers.
 
+use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use shifter_common::{
-    abi::{FlowEntry, FlowKey, flow_flag},
+    abi::{FlowEntry, FlowKey, flow_flag, traffic},
     tcp::{self, Milestone, Phase, Sender, flag},
     udp,
 };
@@ -25,6 +26,11 @@ const FAST_OPEN_MAX_BYTES: u32 = 1 << 14;
 const BELIEVED_BYTES: u32 = 1 << 20;
 /// How far one packet may move the expected number: no window in use is larger.
 const WINDOW_MAX_BYTES: u32 = 1 << 22;
+/// How far the numbers of a backend may lie from those of an unconfirmed entry: what a client with the
+/// largest window may not have seen yet.
+const UNCONFIRMED_BYTES: u32 = WINDOW_MAX_BYTES;
+/// `EEXIST`: somebody else has just entered the flow.
+const ALREADY_THERE: i32 = -17;
 /// After this time without a packet a SYN to a backend that is not ready is a new connection; after
 /// this time without an answer a datagram is.
 const SILENCE_TICKS: u32 = 2;
@@ -39,7 +45,13 @@ const fn follows(new: u32, old: u32) -> bool {
 /// Whether a sequence number is close to the expected one.
 #[inline(always)]
 const fn is_near(seq: u32, expected: u32) -> bool {
-    seq.wrapping_sub(expected).wrapping_add(BELIEVED_BYTES) <= 2 * BELIEVED_BYTES
+    is_within(seq, expected, BELIEVED_BYTES)
+}
+
+/// Whether a sequence number is at most `distance` away from the expected one.
+#[inline(always)]
+const fn is_within(seq: u32, expected: u32, distance: u32) -> bool {
+    seq.wrapping_sub(expected).wrapping_add(distance) <= 2 * distance
 }
 
 /// The flags of a packet, without those that end the connection if its number says that it was
@@ -95,7 +107,27 @@ pub fn find_pending(key: &FlowKey) -> Option<Flow> {
 /// If the kernel has no memory for the entry.
 #[inline(always)]
 pub fn open(key: &FlowKey, entry: &FlowEntry) -> Result<(), i32> {
-    PENDING.insert(key, entry, 0)
+    match PENDING.insert(key, entry, u64::from(BPF_NOEXIST)) {
+        Ok(()) => {
+            account::traffic(traffic::PENDING_ADDED);
+            Ok(())
+        }
+        // The same SYN on another CPU.
+        Err(ALREADY_THERE) => PENDING.insert(key, entry, u64::from(BPF_ANY)),
+        Err(code) => Err(code),
+    }
+}
+
+/// Enters a flow that has been lost; `None` if the kernel has no memory for it.
+#[inline(always)]
+pub fn restore(key: &FlowKey, entry: &FlowEntry) -> Option<Flow> {
+    if FLOWS.insert(key, entry, u64::from(BPF_NOEXIST)).is_ok() {
+        account::traffic(traffic::FLOWS_ADDED);
+    }
+    FLOWS.get_ptr_mut(key).map(|entry| Flow {
+        entry,
+        is_pending: false,
+    })
 }
 
 /// Whether a live flow of the same client port through another VIP of the service already uses
@@ -120,6 +152,13 @@ pub fn is_port_taken(key: &FlowKey, vip_count: u8, entry: &FlowEntry) -> bool {
         }
     }
     false
+}
+
+#[inline(always)]
+fn forget_pending(key: &FlowKey) {
+    if PENDING.remove(key).is_ok() {
+        account::traffic(traffic::PENDING_REMOVED);
+    }
 }
 
 impl Flow {
@@ -186,6 +225,13 @@ impl Flow {
             return false;
         };
         let is_syn = packet.has(flag::SYN);
+        if entry.flags & flow_flag::UNCONFIRMED != 0 {
+            // Somebody may have guessed a direct connection's client and port, but not its numbers.
+            return !is_syn
+                && packet.has(flag::ACK)
+                && is_within(packet.seq, entry.next_from_backend, UNCONFIRMED_BYTES)
+                && is_within(packet.ack, entry.next_from_client, UNCONFIRMED_BYTES);
+        }
         // An answer acknowledges the SYN, and with TCP Fast Open (RFC 7413) the data that came with
         // it.
         let answers_syn = (is_syn || packet.has(flag::RST))
@@ -215,11 +261,11 @@ impl Flow {
     #[inline(always)]
     pub fn forget(&self, key: &FlowKey) {
         // A failure means that the entry is gone already.
-        let _ = if self.is_pending {
-            PENDING.remove(key)
-        } else {
-            FLOWS.remove(key)
-        };
+        if self.is_pending {
+            forget_pending(key);
+        } else if FLOWS.remove(key).is_ok() {
+            account::traffic(traffic::FLOWS_REMOVED);
+        }
     }
 
     /// Notes a packet of the client: time, phase, numbers. A flow whose handshake it completes
@@ -231,7 +277,11 @@ impl Flow {
             return;
         }
         let has_ack = packet.has(flag::ACK);
-        if !self.is_pending && follows(packet.next_seq(), entry.next_from_client) {
+        let is_unconfirmed = entry.flags & flow_flag::UNCONFIRMED != 0;
+        if is_unconfirmed && has_ack {
+            // The client's own next segment mends what a guessed one wrote.
+            self.set_numbers(packet.next_seq(), packet.ack);
+        } else if !self.is_pending && follows(packet.next_seq(), entry.next_from_client) {
             // SAFETY: as in `read`; an aligned store of 32 bits.
             unsafe { (*self.entry).next_from_client = packet.next_seq() };
         }
@@ -241,7 +291,7 @@ impl Flow {
             unsafe { (*self.entry).next_from_backend = packet.ack };
         }
         let is_handshake = Phase::from_u32(entry.phase).is_none_or(Phase::is_pending);
-        let flags = if is_handshake && packet.seq != entry.next_from_client {
+        let flags = if is_unconfirmed || (is_handshake && packet.seq != entry.next_from_client) {
             packet.flags & !flag::RST
         } else {
             believable(packet, entry.next_from_client)
@@ -250,7 +300,9 @@ impl Flow {
         // Open the backend may have sent data before this.
         let proves = entry.phase != Phase::SynReceived as u32
             || packet.has(flag::RST)
-            || (has_ack && packet.ack.wrapping_sub(entry.next_from_backend) <= FAST_OPEN_MAX_BYTES);
+            || (has_ack
+                && !is_unconfirmed
+                && packet.ack.wrapping_sub(entry.next_from_backend) <= FAST_OPEN_MAX_BYTES);
         if proves {
             self.advance(key, entry, Sender::Client, flags);
         }
@@ -281,10 +333,15 @@ impl Flow {
         let is_handshake = Phase::from_u32(entry.phase).is_none_or(Phase::is_pending);
         if is_handshake && packet.has(flag::FIN) {
             // With TCP Fast Open (RFC 7413) a short answer may be over before the client's ACK.
-            // SAFETY: as in `read`; after the flow was opened nobody else writes the flags.
+            // SAFETY: as in `read`; after the flow was opened nobody else sets flags.
             unsafe { (*self.entry).flags |= flow_flag::EARLY_FIN };
         }
-        if packet.has(flag::SYN) {
+        if entry.flags & flow_flag::UNCONFIRMED != 0 {
+            // The backend's socket knows both numbers.
+            self.set_numbers(packet.ack, packet.next_seq());
+            // SAFETY: as in `read`; one byte that nothing else changes.
+            unsafe { (*self.entry).flags &= !flow_flag::UNCONFIRMED };
+        } else if packet.has(flag::SYN) {
             if is_handshake {
                 // A second SYN/ACK may bring another number: of a SYN cookie, or of a backend that
                 // was started again.
@@ -325,6 +382,16 @@ impl Flow {
     #[inline(always)]
     pub fn see_closed_port(&self, key: &FlowKey, entry: &FlowEntry) {
         self.advance(key, entry, Sender::Backend, flag::RST);
+    }
+
+    /// Notes what both sides expect.
+    #[inline(always)]
+    fn set_numbers(&self, next_from_client: u32, next_from_backend: u32) {
+        // SAFETY: as in `read`; aligned stores of 32 bits.
+        unsafe {
+            (*self.entry).next_from_client = next_from_client;
+            (*self.entry).next_from_backend = next_from_backend;
+        }
     }
 
     /// Stores the time, but only when it has changed: the entry's cache line stays shared.
@@ -375,8 +442,12 @@ impl Flow {
     #[inline(always)]
     fn promote(&self, key: &FlowKey) {
         let entry = self.read();
-        if FLOWS.insert(key, entry, 0).is_ok() {
-            let _ = PENDING.remove(key);
+        match FLOWS.insert(key, entry, u64::from(BPF_NOEXIST)) {
+            Ok(()) => account::traffic(traffic::FLOWS_ADDED),
+            // The other direction has moved it at the same moment.
+            Err(ALREADY_THERE) => {}
+            Err(_) => return,
         }
+        forget_pending(key);
     }
 }

@@ -11,6 +11,9 @@ use crate::parse::Packet;
 /// the linear part of the buffer; and by the kernel's helpers (`load`, `store`), which reach all of
 /// it.
 pub trait Frame {
+    /// The hook's context, for helpers that ask for it.
+    fn context(&self) -> *mut core::ffi::c_void;
+
     /// First byte.
     fn start(&self) -> usize;
 

@@ -23,7 +23,9 @@ mod icmp;
 mod maps;
 mod parse;
 mod pipeline;
+mod rescue;
 mod select;
+mod targets;
 mod tc;
 mod xdp;
 

@@ -3,12 +3,13 @@
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
     macros::map,
-    maps::{Array, HashMap, LruHashMap, PerCpuArray},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray},
 };
 use shifter_common::{
     abi::{
         BackendCounters, BackendEntry, BackendService, FlowEntry, FlowKey, REGIONS_PER_SERVICE,
-        ServiceEntry, SlotCounters, VIPS_PER_SERVICE, VipEntry, VipKey, capacity, setting,
+        ServiceEntry, SlotCounters, TargetKey, VIPS_PER_SERVICE, VipEntry, VipKey, capacity,
+        setting, traffic,
     },
     verdict::Verdict,
 };
@@ -60,6 +61,12 @@ pub static SLOT_COUNTERS: PerCpuArray<SlotCounters> =
 #[map]
 pub static BACKEND_COUNTERS: PerCpuArray<BackendCounters> =
     PerCpuArray::with_max_entries(capacity::BACKENDS, 0);
+
+#[map]
+pub static TARGETS: LpmTrie<TargetKey, u32> = LpmTrie::with_max_entries(capacity::TARGETS, 0);
+
+#[map]
+pub static TABLE_TRAFFIC: PerCpuArray<u64> = PerCpuArray::with_max_entries(traffic::COUNT, 0);
 
 #[map]
 pub static SETTINGS: Array<u32> = Array::with_max_entries(setting::COUNT, 0);

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! ingress: parse → VIP → flow ─ known ──────────────→ note → rewrite destination → count
-//!            │             └─── SYN ─→ select → open ───────┘
+//!            │             ├─── SYN ─→ select → open ───────┤
+//!            │             └─── lost ─→ socket of a backend ─┘
 //!            └ ICMP error → quoted packet → VIP → flow → translate → count
 //! egress:  parse → backend → flow ─ ours → note → rewrite source → count
 //!            └ ICMP error → quoted packet → backend → flow → translate → count
@@ -25,6 +26,7 @@ use crate::{
     icmp::{self, Translation},
     maps::{BACKEND_SERVICES, VIP_ADDRS, VIPS},
     parse::{Kind, Packet, parse, quoted},
+    rescue,
     select::{self, Unselected},
 };
 
@@ -55,9 +57,17 @@ pub fn ingress<F: Frame>(frame: &F) -> Verdict {
         protocol: packet.protocol,
         vip_ordinal: vip.ordinal,
     };
-    match flow::find(&key) {
+    let found = flow::find(&key);
+    if found.is_none()
+        && packet.has(flag::ACK)
+        && !packet.has(flag::SYN)
+        && let Some(flow) = rescue(frame, packet, &key)
+    {
+        return forward(frame, packet, &key, flow, Verdict::SteeredRescued);
+    }
+    match found {
         Some(flow) if !packet.opens() || flow.is_opened_by(packet) => {
-            forward(frame, packet, &key, flow)
+            forward(frame, packet, &key, flow, Verdict::SteeredFlow)
         }
         _ if packet.opens() && vip.is_retired != 0 => Verdict::PassForeign,
         Some(flow) => {
@@ -237,9 +247,43 @@ fn answered(packet: &Packet, key: &FlowKey) -> Option<Flow> {
     None
 }
 
+/// Finds a flow whose entry was lost by the socket of its backend, and enters it again. A segment
+/// that somebody guessed finds no socket and changes nothing.
+#[inline(always)]
+fn rescue<F: Frame>(frame: &F, packet: &Packet, key: &FlowKey) -> Option<Flow> {
+    let mut entry = FlowEntry {
+        last_seen_ticks: now_ticks(),
+        next_from_client: packet.seq,
+        next_from_backend: packet.ack,
+        ..FlowEntry::default()
+    };
+    if !rescue::find(frame.context(), key, packet.is_v6, &mut entry) {
+        return None;
+    }
+    let is_handshake = entry.phase == Phase::SynReceived as u32;
+    if packet.has(flag::RST) {
+        if is_handshake {
+            return None;
+        }
+        // Its backend judges it; here nothing vouches for its number, so it is no outcome.
+        entry.phase = Phase::Reset as u32;
+    }
+    if is_handshake {
+        flow::open(key, &entry).ok()?;
+        return flow::find_pending(key);
+    }
+    flow::restore(key, &entry)
+}
+
 /// Sends a client's packet to the backend of its flow.
 #[inline(always)]
-fn forward<F: Frame>(frame: &F, packet: &Packet, key: &FlowKey, flow: Flow) -> Verdict {
+fn forward<F: Frame>(
+    frame: &F,
+    packet: &Packet,
+    key: &FlowKey,
+    flow: Flow,
+    verdict: Verdict,
+) -> Verdict {
     let entry = flow.read();
     flow.see_client(key, &entry, packet);
     let reset = entry.phase == Phase::Aborted as u32;
@@ -257,7 +301,7 @@ fn forward<F: Frame>(frame: &F, packet: &Packet, key: &FlowKey, flow: Flow) -> V
     if reset {
         Verdict::SteeredReset
     } else {
-        Verdict::SteeredFlow
+        verdict
     }
 }
 
@@ -315,6 +359,10 @@ fn open<F: Frame>(frame: &F, packet: &Packet, key: &FlowKey, vip: &VipEntry) -> 
             flow_flag::FAILED_OVER
         } else {
             0
+        } | if selected.targeted {
+            flow_flag::TARGETED
+        } else {
+            0
         },
         phase: if packet.is_udp() {
             Phase::Unanswered as u32
@@ -333,6 +381,9 @@ fn open<F: Frame>(frame: &F, packet: &Packet, key: &FlowKey, vip: &VipEntry) -> 
     }
     if selected.failed_over {
         account::failed_over(key.service, selected.slot.other());
+    }
+    if selected.targeted {
+        account::targeted(key.service, selected.slot);
     }
     account::selected(key.service, selected.slot, entry.backend_index);
     let len_bytes = frame.len_bytes();

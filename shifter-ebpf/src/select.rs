@@ -3,19 +3,25 @@
 use shifter_common::{
     abi::{BackendEntry, FlowKey, Region, ServiceEntry, backend_state},
     hash::affinity_hash,
-    select::{Choice, choose_slot, table_entry},
+    select::{Choice, settle, table_entry, weighted_slot},
     steering::{Slot, SteeringWord},
 };
 
-use crate::maps::{BACKENDS, REGIONS, SERVICES, STEERING, TABLES};
+use crate::{
+    maps::{BACKENDS, REGIONS, SERVICES, STEERING, TABLES},
+    targets,
+};
 
 /// What was selected.
 pub struct Selected {
     /// Slot of the version.
     pub slot: Slot,
-    /// Whether the weight asked for the other slot.
+    /// Whether the other slot was wanted.
     pub failed_over: bool,
-    /// Cohort of the steering word it was selected under.
+    /// Whether a target rule named the slot, not the weight.
+    pub targeted: bool,
+    /// Cohort of the steering word it was selected under; 0 for a targeted flow, which is no part of
+    /// a trial.
     pub cohort: u8,
     /// Hash of the affinity key, to find another backend of the slot with.
     pub hash: u64,
@@ -53,27 +59,36 @@ pub fn select(key: &FlowKey, is_v6: bool, entry: &ServiceEntry) -> Result<Select
         return Err(Unselected::Broken);
     };
     let hash = affinity_hash(word.affinity(), key, entry.seed);
-    let (slot, failed_over) = match choose_slot(word, hash) {
+    let named = targets::of(key, entry).and_then(|target| target.slot(word));
+    let wanted = match named {
+        Some(slot) => slot,
+        None => weighted_slot(word, hash),
+    };
+    let (slot, failed_over) = match settle(word, wanted) {
         Choice::Selected(slot) => (slot, false),
         Choice::FailedOver(slot) => (slot, true),
         Choice::Nothing(slot) => return Err(Unselected::Unserved(slot)),
     };
-    let index = Region::index(key.service, slot, is_v6, word.bank(slot));
-    let Some(region) = REGIONS.get_ptr(index) else {
+    let Some(region) = region(key.service, slot, is_v6, word.bank(slot)) else {
         return Err(Unselected::Broken);
     };
-    // SAFETY: as for the steering word.
-    let region = Region::unpack(unsafe { region.read_volatile() });
-    if region.size == 0 {
-        return Err(Unselected::Broken);
-    }
     Ok(Selected {
         slot,
         failed_over,
-        cohort: word.cohort(),
+        targeted: named.is_some(),
+        cohort: if named.is_some() { 0 } else { word.cohort() },
         hash,
         region,
     })
+}
+
+/// Where a slot's lookup table of a family and bank lies; `None` if it has none.
+#[inline(always)]
+pub fn region(service: u32, slot: Slot, is_v6: bool, bank: u32) -> Option<Region> {
+    let word = REGIONS.get_ptr(Region::index(service, slot, is_v6, bank))?;
+    // SAFETY: as for the steering word.
+    let region = Region::unpack(unsafe { word.read_volatile() });
+    (region.size > 0).then_some(region)
 }
 
 /// The backend index this hash finds in a table.

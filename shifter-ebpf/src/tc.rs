@@ -68,6 +68,11 @@ fn accepted(code: i64) -> Result<(), Refused> {
 
 impl Frame for TcFrame<'_> {
     #[inline(always)]
+    fn context(&self) -> *mut core::ffi::c_void {
+        self.ctx.as_ptr()
+    }
+
+    #[inline(always)]
     fn start(&self) -> usize {
         self.ctx.data()
     }

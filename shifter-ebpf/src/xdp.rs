@@ -6,6 +6,7 @@
 use core::mem::MaybeUninit;
 
 use aya_ebpf::{
+    EbpfContext as _,
     helpers::generated::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes, bpf_xdp_store_bytes},
     programs::XdpContext,
 };
@@ -137,6 +138,11 @@ fn ends(packet: &Packet, sender: Sender) -> (&Addr, Be16, usize, usize, usize) {
 }
 
 impl Frame for XdpFrame<'_> {
+    #[inline(always)]
+    fn context(&self) -> *mut core::ffi::c_void {
+        self.ctx.as_ptr()
+    }
+
     #[inline(always)]
     fn start(&self) -> usize {
         self.ctx.data()

@@ -3,6 +3,7 @@
 pub mod backend;
 pub mod bpffs;
 pub mod daemon;
+pub mod flood;
 pub mod http;
 pub mod load;
 pub mod netns;

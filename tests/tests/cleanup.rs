@@ -66,6 +66,7 @@ fn victim(how: &str) {
             checksums_complete: false,
         }],
         sizes: SizeSpec::default(),
+        idle: Default::default(),
         metrics: false,
         log: "info".into(),
         patience: Duration::from_secs(1),

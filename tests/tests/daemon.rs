@@ -33,6 +33,7 @@ fn node(program: PathBuf) -> Node {
             checksums_complete: false,
         }],
         sizes: SizeSpec::default(),
+        idle: Default::default(),
         metrics: false,
         log: "debug".into(),
         patience: Duration::from_secs(10),
@@ -84,6 +85,10 @@ fn answer(path: &str) -> (u16, String) {
                 abi_version: 1,
                 flows_count: 0,
                 flows_capacity_count: 0,
+                flows_evicted_count: 0,
+                pending_count: 0,
+                pending_capacity_count: 0,
+                pending_evicted_count: 0,
                 verdicts: Vec::new(),
             };
             let status = Status {

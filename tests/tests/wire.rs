@@ -42,6 +42,7 @@ fn node(bpffs: &Bpffs, hook: HookSpec, checksums_complete: bool) -> NodeSpec {
             pending_count: 16_384,
             table_entries_count: 65_536,
         },
+        idle: Default::default(),
     }
 }
 
@@ -66,6 +67,8 @@ fn plan(place: Dual) -> ServicePlan {
         on_empty: OnEmpty::Drop,
         baseline: Slot::A,
         weight_bp: 5_000,
+        held: false,
+        targets: Default::default(),
         slots: [slot(8_081), slot(8_082)],
     }
 }

@@ -32,10 +32,18 @@ pub struct DaemonStatus {
     pub pins: String,
     /// Map ABI version.
     pub abi_version: u32,
-    /// Entries in the flow table, and its capacity.
+    /// Entries in the table of established flows.
     pub flows_count: u64,
     /// Capacity of the flow table.
     pub flows_capacity_count: u64,
+    /// Established flows evicted to make room since the dataplane was built; never too many.
+    pub flows_evicted_count: u64,
+    /// Entries in the table of handshakes.
+    pub pending_count: u64,
+    /// Capacity of the table of handshakes.
+    pub pending_capacity_count: u64,
+    /// Handshakes evicted to make room since the dataplane was built; never too many.
+    pub pending_evicted_count: u64,
     /// Packets by verdict since the dataplane was built; every verdict is listed.
     pub verdicts: Vec<(String, u64)>,
 }
@@ -81,12 +89,25 @@ pub struct ServiceStatus {
     pub weight_set_unix_ms: u64,
     /// Generation of the published state.
     pub generation: u32,
+    /// Clients whose new flows do not follow the weight, by prefix.
+    pub targets: Vec<TargetStatus>,
+    /// Whether rules that name the canary are held back, because traffic was taken back from it.
+    pub targets_held: bool,
     /// Steered although its file is gone.
     pub orphaned: bool,
     /// The slots, a then b.
     pub slots: Vec<SlotStatus>,
     /// Why traffic is not as asked for, if so; empty otherwise.
     pub notes: Vec<String>,
+}
+
+/// A target rule.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TargetStatus {
+    /// The clients' network, as a prefix. Of all that hold a client the longest decides.
+    pub from: String,
+    /// The slot's part that their new flows go to.
+    pub to: Role,
 }
 
 /// One slot.
@@ -106,10 +127,12 @@ pub struct SlotStatus {
     pub live_flows_count: u64,
     /// Counters since the slot's first use.
     pub counters: FlowCounts,
-    /// Flows wanted here by the weight that went to the other slot.
+    /// Flows wanted here, by weight or target rule, that went to the other slot.
     pub failed_over_count: u64,
-    /// Flows wanted here by the weight that found no eligible slot.
+    /// Flows wanted here, by weight or target rule, that found no eligible slot.
     pub unserved_count: u64,
+    /// Selected flows that are here by a target rule; no part of a trial.
+    pub targeted_count: u64,
     /// Its backends.
     pub backends: Vec<BackendStatus>,
 }

@@ -85,6 +85,7 @@ fn samples() -> Vec<(&'static str, Value)> {
         row("FlowCounts", backend.counters),
         row("BackendStatus", backend),
         row("SlotStatus", slot),
+        row("TargetStatus", &service.targets[0]),
         row("ServiceStatus", service),
         row("InterfaceStatus", &status.interfaces[0]),
         row("DaemonStatus", &status.daemon),

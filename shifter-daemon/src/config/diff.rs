@@ -6,8 +6,8 @@ use shifter_common::wire::{ConfigChange, Effect, EstablishedPolicy};
 
 use super::format_duration;
 use crate::model::{
-    Affinity, BackendSpec, HookSpec, InterfaceSpec, NodeSpec, OnEmpty, OutlierSpec, Plane,
-    ProbeCheck, ProbeSpec, Protocol, ServiceSpec, Slot,
+    Affinity, BackendSpec, HookSpec, InterfaceSpec, NodeSpec, OnEmpty, OutlierSpec, Plane, Prefix,
+    ProbeCheck, ProbeSpec, Protocol, ServiceSpec, Slot, Target,
 };
 
 /// Elements of a list that are shown one by one.
@@ -27,7 +27,7 @@ pub fn diff(old: &ServiceSpec, new: &ServiceSpec) -> Vec<ConfigChange> {
         let (before, after) = (show(old), show(new));
         (before != after).then_some((before, after))
     };
-    let rows: [(&str, Option<BeforeAfter>); 12] = [
+    let rows: [(&str, Option<BeforeAfter>); 13] = [
         ("service.vip", lists(vips)),
         ("service.protocol", plain(|spec| protocol(spec.protocol))),
         ("service.plane", plain(|spec| plane(spec.plane))),
@@ -39,6 +39,7 @@ pub fn diff(old: &ServiceSpec, new: &ServiceSpec) -> Vec<ConfigChange> {
         ("service.on_empty", plain(|spec| on_empty(spec.on_empty))),
         ("slot.a.backends", lists(|spec| backends(spec, Slot::A))),
         ("slot.b.backends", lists(|spec| backends(spec, Slot::B))),
+        ("target", list_change(&targets(old), &targets(new))),
         ("probe.readiness", plain(|spec| readiness(&spec.readiness))),
         (
             "outlier",
@@ -71,6 +72,7 @@ pub fn diff(old: &ServiceSpec, new: &ServiceSpec) -> Vec<ConfigChange> {
 /// What a person should know who changes this key.
 fn remark(key: &str) -> &'static str {
     match key {
+        "target" => "open connections stay where they are",
         "service.affinity" => {
             "new connections of a client may go to another version or backend than before"
         }
@@ -104,7 +106,7 @@ pub fn diff_node(old: &NodeSpec, new: &NodeSpec) -> Vec<ConfigChange> {
         };
         rows.push((format!("interface.{name}"), text(old), text(new)));
     }
-    let shows: [(&str, ShowNode); 10] = [
+    let shows: [(&str, ShowNode); 14] = [
         ("control.socket", |node| {
             quoted(node.control_socket.display())
         }),
@@ -127,6 +129,10 @@ pub fn diff_node(old: &NodeSpec, new: &NodeSpec) -> Vec<ConfigChange> {
         ("tables.table_entries", |node| {
             node.sizes.table_entries_count.to_string()
         }),
+        ("idle.handshake", |node| duration(node.idle.handshake)),
+        ("idle.established", |node| duration(node.idle.established)),
+        ("idle.half_closed", |node| duration(node.idle.half_closed)),
+        ("idle.closed", |node| duration(node.idle.closed)),
     ];
     rows.extend(shows.map(|(key, show)| (key.to_owned(), show(old), show(new))));
     rows.into_iter()
@@ -144,12 +150,12 @@ pub fn diff_node(old: &NodeSpec, new: &NodeSpec) -> Vec<ConfigChange> {
 
 /// Both lists as they are if they are short; else what is only in one of them, and how many others
 /// there are. The order of a list means nothing.
-fn list_change(
-    old: &BTreeMap<SocketAddr, String>,
-    new: &BTreeMap<SocketAddr, String>,
+fn list_change<K: Ord>(
+    old: &BTreeMap<K, String>,
+    new: &BTreeMap<K, String>,
 ) -> Option<BeforeAfter> {
     let is_short = old.len().max(new.len()) <= LISTED_MAX_COUNT;
-    let list = |of: &BTreeMap<SocketAddr, String>, other: &BTreeMap<SocketAddr, String>| {
+    let list = |of: &BTreeMap<K, String>, other: &BTreeMap<K, String>| {
         let shown: Vec<_> = of
             .iter()
             .filter(|&(addr, text)| is_short || other.get(addr) != Some(text))
@@ -184,6 +190,21 @@ fn backends(spec: &ServiceSpec, slot: Slot) -> BTreeMap<SocketAddr, String> {
         .iter()
         .map(|backend| (backend.addr, text(backend)))
         .collect()
+}
+
+fn targets(spec: &ServiceSpec) -> BTreeMap<Prefix, String> {
+    let role = |target: &Target| match target {
+        Target::Baseline => "baseline",
+        Target::Canary => "canary",
+    };
+    spec.targets
+        .iter()
+        .map(|(prefix, target)| (*prefix, format!("\"{prefix}\" to \"{}\"", role(target))))
+        .collect()
+}
+
+fn duration(duration: std::time::Duration) -> String {
+    quoted(format_duration(duration))
 }
 
 fn protocol(protocol: Protocol) -> String {

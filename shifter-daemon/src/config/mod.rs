@@ -28,6 +28,7 @@ mod section;
 mod service;
 mod slot;
 mod syntax;
+mod target;
 #[cfg(test)]
 mod tests;
 

@@ -5,6 +5,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     ops::{Range, RangeInclusive},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use shifter_common::wire::Diagnostic;
@@ -17,7 +18,7 @@ use super::{
     section::Section,
     syntax,
 };
-use crate::model::{HookSpec, InterfaceSpec, NodeSpec, SizeSpec};
+use crate::model::{HookSpec, IdleSpec, InterfaceSpec, NodeSpec, SizeSpec};
 
 const CONTROL_SOCKET_DEFAULT: &str = "/run/shifter/shifter.sock";
 const METRICS_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9_977);
@@ -38,6 +39,17 @@ const BACKENDS_RANGE_COUNT: RangeInclusive<u32> = 1..=1_048_576;
 const FLOWS_RANGE_COUNT: RangeInclusive<u32> = 1_024..=33_554_432;
 const PENDING_RANGE_COUNT: RangeInclusive<u32> = 1_024..=33_554_432;
 const TABLE_ENTRIES_RANGE_COUNT: RangeInclusive<u32> = 1_024..=268_435_456;
+
+// A handshake lasts as long as a client retransmits its SYN; what is over is kept as long as the ends
+// may still speak (TIME_WAIT). No flow is forgotten within a tick of the kernel's clock.
+const HANDSHAKE_IDLE_RANGE: RangeInclusive<Duration> = seconds(10)..=seconds(3_600);
+const ESTABLISHED_IDLE_RANGE: RangeInclusive<Duration> = seconds(60)..=seconds(8_760 * 3_600);
+const HALF_CLOSED_IDLE_RANGE: RangeInclusive<Duration> = seconds(60)..=seconds(8_760 * 3_600);
+const CLOSED_IDLE_RANGE: RangeInclusive<Duration> = seconds(10)..=seconds(3_600);
+
+const fn seconds(count: u64) -> Duration {
+    Duration::from_secs(count)
+}
 
 /// Reads the text of the node file. `file` is its path: its name in messages, and the place a
 /// relative services directory starts from.
@@ -61,6 +73,8 @@ fn read(file: &str, top: &Section<'_>, report: &mut Report<'_>) -> NodeSpec {
     let services = top.section("services", &schema::node::SERVICES, report);
     let tables = top.section("tables", &schema::node::TABLES, report);
 
+    let idle_times = top.section("idle", &schema::node::IDLE, report);
+
     let services_dir = services
         .get("dir")
         .and_then(|field| path(&field, PATH_MAX_BYTES, report));
@@ -79,6 +93,7 @@ fn read(file: &str, top: &Section<'_>, report: &mut Report<'_>) -> NodeSpec {
             .unwrap_or_else(|| BPFFS_DEFAULT.into()),
         services_dir: beside.join(services_dir.unwrap_or_else(|| SERVICES_DIR_DEFAULT.into())),
         sizes: sizes(&tables, report),
+        idle: idle(&idle_times, report),
     }
 }
 
@@ -264,5 +279,21 @@ fn sizes(tables: &Section<'_>, report: &mut Report<'_>) -> SizeSpec {
             "entries",
             default.table_entries_count,
         ),
+    }
+}
+
+fn idle(times: &Section<'_>, report: &mut Report<'_>) -> IdleSpec {
+    let default = IdleSpec::default();
+    let mut time = |key, range, default| {
+        let field = times.get(key);
+        field
+            .and_then(|field| field.duration(range, report))
+            .unwrap_or(default)
+    };
+    IdleSpec {
+        handshake: time("handshake", HANDSHAKE_IDLE_RANGE, default.handshake),
+        established: time("established", ESTABLISHED_IDLE_RANGE, default.established),
+        half_closed: time("half_closed", HALF_CLOSED_IDLE_RANGE, default.half_closed),
+        closed: time("closed", CLOSED_IDLE_RANGE, default.closed),
     }
 }

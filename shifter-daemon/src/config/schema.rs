@@ -43,6 +43,7 @@ pub(super) const SERVICE_FILE: FileKind = &[
     &service::SLOTS,
     &service::SLOT,
     &service::BACKEND,
+    &service::TARGET,
     &service::PROBE,
     &service::READINESS,
     &service::OUTLIER,
@@ -60,6 +61,7 @@ pub(super) const NODE_FILE: FileKind = &[
     &node::BPF,
     &node::SERVICES,
     &node::TABLES,
+    &node::IDLE,
 ];
 
 /// Tables of a service file, one by one.
@@ -71,6 +73,7 @@ pub(super) mod service {
         keys: &[
             Key::new("service", "[service]"),
             Key::new("slot", "[slot.a]"),
+            Key::new("target", "[[target]]"),
             Key::new("probe", "[probe]"),
             Key::new("outlier", "[outlier]"),
             Key::new("drain", "[drain]"),
@@ -110,6 +113,13 @@ pub(super) mod service {
         keys: &[
             Key::new("addr", "{ addr = \"10.0.0.11:8443\", weight = 50 }"),
             Key::new("weight", "{ addr = \"10.0.0.11:8443\", weight = 50 }"),
+        ],
+    };
+    pub const TARGET: Table = Table {
+        path: "target",
+        keys: &[
+            Key::new("from", "from = [\"10.0.0.0/8\"]"),
+            Key::new("to", "to = \"canary\""),
         ],
     };
     pub const PROBE: Table = Table {
@@ -176,6 +186,7 @@ pub(super) mod node {
             Key::new("bpf", "[bpf]"),
             Key::new("services", "[services]"),
             Key::new("tables", "[tables]"),
+            Key::new("idle", "[idle]"),
         ],
     };
     pub const INTERFACE: Table = Table {
@@ -214,6 +225,15 @@ pub(super) mod node {
             Key::new("flows", "flows = 262144"),
             Key::new("pending", "pending = 65536"),
             Key::new("table_entries", "table_entries = 4194304"),
+        ],
+    };
+    pub const IDLE: Table = Table {
+        path: "idle",
+        keys: &[
+            Key::new("handshake", "handshake = \"130s\""),
+            Key::new("established", "established = \"120h\""),
+            Key::new("half_closed", "half_closed = \"1h\""),
+            Key::new("closed", "closed = \"65s\""),
         ],
     };
 }

@@ -13,7 +13,7 @@ use super::{
     schema,
     section::Section,
     slot::{self, SlotRead},
-    syntax,
+    syntax, target,
 };
 use crate::model::{
     Affinity, EstablishedPolicy, OnEmpty, Plane, Protocol, ServiceSpec, Slot, SlotSpec,
@@ -85,6 +85,7 @@ fn read(file: &str, text: &str, top: &Section<'_>, report: &mut Report<'_>) -> S
         slots: &slots,
     };
     relations::check(&addresses, report);
+    let targets = target::read(top, vips_complete.then_some(&vips[..]), report);
 
     let probe = top.section("probe", &schema::service::PROBE, report);
     let outlier = top.section("outlier", &schema::service::OUTLIER, report);
@@ -141,6 +142,7 @@ fn read(file: &str, text: &str, top: &Section<'_>, report: &mut Report<'_>) -> S
             slots: slots.map(|read| SlotSpec {
                 backends: read.backends.into_iter().map(Spanned::into_inner).collect(),
             }),
+            targets,
             readiness: probe::read(&probe, report),
             outlier: outlier::read(&outlier, report),
             drain_timeout: drain

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use shifter_common::steering::{Affinity, Slot, SteeringWord, WEIGHT_FULL_BP};
 
-use crate::model::{OnEmpty, Protocol};
+use crate::model::{OnEmpty, Protocol, Targets};
 
 /// The wanted state of one service. It leaves its executor no choice.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +23,10 @@ pub struct ServicePlan {
     pub baseline: Slot,
     /// The other slot's share of new flows, basis points.
     pub weight_bp: u16,
+    /// Whether target rules that name the canary are held back: traffic was taken back from it.
+    pub held: bool,
+    /// Clients that do not follow the weight.
+    pub targets: Targets,
     /// Slots a and b.
     pub slots: [SlotPlan; 2],
 }
@@ -59,7 +63,8 @@ impl ServicePlan {
         let choice = word
             .with_weight_bp(self.weight_bp)
             .with_baseline(self.baseline)
-            .with_affinity(self.affinity);
+            .with_affinity(self.affinity)
+            .with_held(self.held);
         Slot::ALL.into_iter().fold(choice, |word, slot| {
             word.with_eligible(slot, self.slot(slot).eligible)
         })
@@ -90,6 +95,8 @@ pub struct PublishedService {
     pub protocol: Protocol,
     /// What happens to a new flow when no slot is eligible.
     pub on_empty: OnEmpty,
+    /// Clients that do not follow the weight.
+    pub targets: Targets,
     /// Backends of both slots that take new flows: slot, address.
     pub ready: Vec<(Slot, SocketAddr)>,
 }

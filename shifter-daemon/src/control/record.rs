@@ -27,6 +27,10 @@ pub struct ServiceRecord {
     pub weight_by: String,
     /// When, milliseconds of Unix time.
     pub weight_set_unix_ms: u64,
+    /// Whether traffic was taken back from the canary by a rollback, with the clients that target
+    /// rules send there; until a weight is set again.
+    #[serde(default)]
+    pub held: bool,
     /// Slots that operators took out, with who and when.
     #[serde(default)]
     pub drained: BTreeMap<Slot, Drained>,

@@ -14,7 +14,9 @@ use super::{
     plan::{PlannedBackend, PublishedService, ServicePlan, SlotPlan},
     record::{Drained, ServiceRecord},
 };
-use crate::model::{BackendSpec, OnEmpty, Plane, ProbeCheck, ProbeSpec, ServiceSpec, SlotSpec};
+use crate::model::{
+    BackendSpec, OnEmpty, Plane, ProbeCheck, ProbeSpec, ServiceSpec, SlotSpec, Target,
+};
 
 /// The wanted state of one service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +49,7 @@ impl ServiceControl {
                     weight_bp: 0,
                     weight_by: String::new(),
                     weight_set_unix_ms: 0,
+                    held: false,
                     drained: BTreeMap::new(),
                 });
         if let Some(published) = published
@@ -106,6 +109,7 @@ impl ServiceControl {
             default_slot: published.word.baseline(),
             on_empty: published.on_empty,
             slots,
+            targets: published.targets.clone(),
             readiness: ProbeSpec {
                 check: ProbeCheck::None,
                 port: None,
@@ -266,7 +270,16 @@ impl ServiceControl {
         self.record.weight_bp = weight_bp.min(WEIGHT_FULL_BP);
         self.record.weight_by = by.to_owned();
         self.record.weight_set_unix_ms = unix_ms;
+        self.record.held = false;
         self.note_service();
+    }
+
+    /// Takes all new flows back from the canary, those of target rules too.
+    pub fn take_back(&mut self, by: &str, unix_ms: u64) {
+        let has_something =
+            self.record.held || self.record.weight_bp > 0 || self.has_target(Target::Canary);
+        self.set_weight(0, by, unix_ms);
+        self.record.held = has_something;
     }
 
     /// Takes a slot out for an operator, or back in.
@@ -312,11 +325,19 @@ impl ServiceControl {
         self.has_served = self.has_served || Slot::ALL.iter().any(|slot| self.is_eligible(*slot));
     }
 
-    /// Whether the weight asks for new flows in a slot.
+    fn has_target(&self, target: Target) -> bool {
+        self.spec.targets.values().any(|to| *to == target)
+    }
+
+    /// Whether the weight or a target rule asks for new flows in a slot.
     fn wants(&self, slot: Slot) -> bool {
         match self.role(slot) {
-            Role::Baseline => self.record.weight_bp < WEIGHT_FULL_BP,
-            Role::Canary => self.record.weight_bp > 0,
+            Role::Baseline => {
+                self.record.weight_bp < WEIGHT_FULL_BP || self.has_target(Target::Baseline)
+            }
+            Role::Canary => {
+                self.record.weight_bp > 0 || (!self.record.held && self.has_target(Target::Canary))
+            }
         }
     }
 
@@ -383,6 +404,8 @@ impl ServiceControl {
             on_empty: self.spec.on_empty,
             baseline: self.record.baseline,
             weight_bp: self.record.weight_bp,
+            held: self.record.held,
+            targets: self.spec.targets.clone(),
             slots: Slot::ALL.map(|slot| SlotPlan {
                 eligible: self.is_eligible(slot),
                 backends: self
@@ -405,6 +428,13 @@ impl ServiceControl {
         let mut notes = Vec::new();
         if let Some(deviation) = &self.deviation {
             notes.push(format!("steered on as it was: {deviation}"));
+        }
+        if self.record.held && self.has_target(Target::Canary) {
+            notes.push(format!(
+                "rolled back: clients that target rules send to the canary go to the baseline until \
+                 a weight is set, if only: shifterctl set-weight {} 0%",
+                self.spec.name
+            ));
         }
         let (baseline, canary) = (self.record.baseline, self.canary());
         let (of_baseline, of_canary) = (
@@ -440,7 +470,7 @@ impl ServiceControl {
 fn was_taken_back(record: &ServiceRecord, word: SteeringWord) -> bool {
     word.generation() > 0
         && word.weight_bp() == 0
-        && record.weight_bp > 0
+        && (record.weight_bp > 0 || (word.held() && !record.held))
         && word.baseline() == record.baseline
 }
 
@@ -452,6 +482,7 @@ fn recall(published: &PublishedService) -> ServiceRecord {
         weight_bp: published.word.weight_bp(),
         weight_by: "found in the kernel".into(),
         weight_set_unix_ms: 0,
+        held: published.word.held(),
         drained: BTreeMap::new(),
     }
 }

@@ -38,7 +38,7 @@ pub enum Operation {
     Retire,
     /// [`Dataplane::detach`]
     Detach,
-    /// [`FlowTable::sweep`]
+    /// [`FlowTable::sweep`] and [`FlowTable::census`]
     Sweep,
     /// [`FlowTable::flows`]
     Flows,
@@ -120,6 +120,7 @@ impl MemoryState {
             vips: plan.vips.clone(),
             protocol: plan.protocol,
             on_empty: plan.on_empty,
+            targets: plan.targets.clone(),
             ready: Slot::ALL
                 .into_iter()
                 .flat_map(of_slot)
@@ -228,14 +229,18 @@ impl Dataplane for MemoryDataplane {
 
 impl FlowTable for MemoryDataplane {
     fn sweep(&self) -> Result<Census, DataplaneError> {
+        self.census()
+    }
+
+    fn census(&self) -> Result<Census, DataplaneError> {
         self.attempt(Operation::Sweep, |state| {
             let live = (0..)
                 .zip(&state.backends)
                 .filter_map(|(index, key)| Some((index, *state.live.get(key)?)))
                 .collect();
-            let entries_count = state.live.values().sum();
+            let flows_count = state.live.values().sum();
             Census {
-                entries_count,
+                flows_count,
                 live,
                 ..Census::default()
             }
@@ -269,5 +274,9 @@ impl FlowTable for MemoryDataplane {
 
     fn capacity_count(&self) -> u64 {
         1_000
+    }
+
+    fn pending_capacity_count(&self) -> u64 {
+        500
     }
 }

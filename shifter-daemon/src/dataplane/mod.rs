@@ -98,8 +98,15 @@ pub struct ServiceReading {
 /// What the flow tables hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Census {
-    /// Entries of both tables.
-    pub entries_count: u64,
+    /// Entries of the table of established flows.
+    pub flows_count: u64,
+    /// Entries of the table of handshakes.
+    pub pending_count: u64,
+    /// Established flows that were evicted to make room, since the tables were built. Never too many;
+    /// what happened during the count shows in the next one.
+    pub flows_evicted_count: u64,
+    /// Handshakes that were evicted, in the same way.
+    pub pending_evicted_count: u64,
     /// Live flows by backend index: established, at least one side may still send.
     pub live: std::collections::HashMap<u32, u64>,
     /// Backend indexes and VIPs that any entry refers to.
@@ -162,7 +169,14 @@ pub trait Dataplane: Send {
 
 /// The flow tables.
 pub trait FlowTable: Send + Sync {
-    /// Counts flows and drops the entries that have outlived their phase.
+    /// Counts flows, as fast as it goes.
+    ///
+    /// # Errors
+    /// If the kernel does not answer.
+    fn census(&self) -> Result<Census, DataplaneError>;
+
+    /// Counts flows and drops the entries that have outlived their phase, resting in between so that
+    /// a large table does not take a core.
     ///
     /// # Errors
     /// If the kernel does not answer.
@@ -189,6 +203,9 @@ pub trait FlowTable: Send + Sync {
 
     /// Entries the table of established flows can hold.
     fn capacity_count(&self) -> u64;
+
+    /// Entries the table of handshakes can hold.
+    fn pending_capacity_count(&self) -> u64;
 }
 
 /// A flow with its VIP.

@@ -183,6 +183,7 @@ mod tests {
             bpffs: "/proc".into(),
             services_dir: "/etc/shifter/services.d".into(),
             sizes: SizeSpec::default(),
+            idle: Default::default(),
         };
         let facts = gather(Some(&node), None);
         assert_eq!(facts.bpffs_state, BpffsState::Other);

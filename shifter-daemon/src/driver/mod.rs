@@ -22,7 +22,7 @@ mod weight;
 use std::{
     collections::BTreeMap,
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -82,6 +82,8 @@ pub struct Driver {
     words: BTreeMap<String, SteeringWord>,
     /// Attempts to publish so far.
     publications_count: u64,
+    /// Whether a sweep of the flow tables is under way.
+    is_sweeping: Arc<AtomicBool>,
     started_unix_ms: u64,
     is_detached: bool,
 }
@@ -111,6 +113,7 @@ impl Driver {
             unpublished: BTreeMap::new(),
             words: BTreeMap::new(),
             publications_count: 0,
+            is_sweeping: Arc::default(),
             started_unix_ms: unix_ms(),
             is_detached: false,
         };

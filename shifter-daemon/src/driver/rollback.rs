@@ -57,7 +57,7 @@ impl Driver {
             arrived,
             order: Order::KernelFirst,
         };
-        let decide = |control: &mut ServiceControl, unix_ms| control.set_weight(0, by, unix_ms);
+        let decide = |control: &mut ServiceControl, unix_ms| control.take_back(by, unix_ms);
         let changed = self.change(&change, decide, weight::describe)?;
         Ok((canary, policy, changed))
     }

@@ -8,8 +8,8 @@ use shifter_common::{
     tcp::Phase,
     verdict::Verdict,
     wire::{
-        BackendStatus, DaemonStatus, Flow, FlowCounts, Flows, Refusal, ServiceStatus, SlotStatus,
-        Status,
+        BackendStatus, DaemonStatus, Flow, FlowCounts, Flows, Refusal, Role, ServiceStatus,
+        SlotStatus, Status, TargetStatus,
     },
 };
 
@@ -18,6 +18,7 @@ use crate::{
     config::format_duration,
     control::{Deviation, ServiceControl},
     dataplane::{Census, DataplaneError, ListedFlow, ServiceReading},
+    model::Target,
 };
 
 /// A service's status without flow counts, and the backend indexes to count by.
@@ -53,6 +54,10 @@ impl Driver {
                 abi_version: abi::ABI_VERSION,
                 flows_count: 0,
                 flows_capacity_count: 0,
+                flows_evicted_count: 0,
+                pending_count: 0,
+                pending_capacity_count: 0,
+                pending_evicted_count: 0,
                 verdicts: Verdict::ALL
                     .iter()
                     .zip(verdicts)
@@ -65,9 +70,13 @@ impl Driver {
         };
         let table = self.flow_table();
         tokio::task::spawn_blocking(move || {
-            let answer = table.sweep().map(|census| {
-                status.daemon.flows_count = census.entries_count;
+            let answer = table.census().map(|census| {
+                status.daemon.flows_count = census.flows_count;
                 status.daemon.flows_capacity_count = table.capacity_count();
+                status.daemon.flows_evicted_count = census.flows_evicted_count;
+                status.daemon.pending_count = census.pending_count;
+                status.daemon.pending_capacity_count = table.pending_capacity_count();
+                status.daemon.pending_evicted_count = census.pending_evicted_count;
                 status.services = drafts
                     .into_iter()
                     .map(|draft| draft.finish(&census))
@@ -89,7 +98,7 @@ impl Driver {
         let table = self.flow_table();
         tokio::task::spawn_blocking(move || {
             let answer = table
-                .sweep()
+                .census()
                 .map(|census| Reply::Service(Box::new(draft.finish(&census))));
             send(reply, answer.map_err(Refusal::from));
         });
@@ -159,6 +168,8 @@ impl Driver {
                 },
                 weight_set_unix_ms: record.weight_set_unix_ms,
                 generation: word.generation(),
+                targets: targets(control),
+                targets_held: record.held,
                 orphaned: control.deviation == Some(Deviation::Gone),
                 slots,
                 notes,
@@ -242,6 +253,7 @@ fn slot_status(
         counters: counts(&counters.flows),
         failed_over_count: counters.failed_over,
         unserved_count: counters.unserved,
+        targeted_count: counters.targeted,
         backends,
     };
     let indexes = spec
@@ -263,6 +275,20 @@ fn overdue(control: &ServiceControl, slot: Slot, unix_ms: u64) -> Option<String>
             format_duration(timeout)
         )
     })
+}
+
+/// The target rules, by prefix.
+fn targets(control: &ServiceControl) -> Vec<TargetStatus> {
+    let rules = control.spec().targets.iter();
+    rules
+        .map(|(prefix, target)| TargetStatus {
+            from: prefix.to_string(),
+            to: match target {
+                Target::Baseline => Role::Baseline,
+                Target::Canary => Role::Canary,
+            },
+        })
+        .collect()
 }
 
 const fn counts(flows: &abi::FlowCounters) -> FlowCounts {

@@ -1,5 +1,7 @@
 //! Counting flows beside the loop, and freeing what none of them needs any more.
 
+use std::sync::{Arc, atomic::Ordering};
+
 use tokio::sync::mpsc;
 
 use super::Driver;
@@ -16,12 +18,19 @@ pub struct Swept {
 
 impl Driver {
     pub(super) fn begin_sweep(&self, swept: mpsc::Sender<Swept>) {
+        if self.is_sweeping.swap(true, Ordering::AcqRel) {
+            // A table so large that the last one still goes on.
+            return;
+        }
+        let is_sweeping = Arc::clone(&self.is_sweeping);
         let (table, publications_count) = (self.flow_table(), self.publications_count);
         tokio::task::spawn_blocking(move || {
+            let census = table.sweep();
+            is_sweeping.store(false, Ordering::Release);
             // A sweep that finds the last one's result still unread is dropped.
             let _ = swept.try_send(Swept {
                 publications_count,
-                census: table.sweep(),
+                census,
             });
         });
     }

@@ -129,7 +129,7 @@ pub(super) const FAMILIES: &[Family] = &[
     gauge(
         "shifter_flow_table_entries",
         None,
-        "Entries in the flow table.",
+        "Established flows in the flow table.",
         |status| one(vec![], Value::Integer(status.daemon.flows_count)),
     ),
     gauge(
@@ -137,6 +137,30 @@ pub(super) const FAMILIES: &[Family] = &[
         None,
         "Entries the flow table can hold.",
         |status| one(vec![], Value::Integer(status.daemon.flows_capacity_count)),
+    ),
+    counter(
+        "shifter_flow_table_evicted",
+        None,
+        "Established flows evicted to make room since the dataplane was built.",
+        |status| one(vec![], Value::Integer(status.daemon.flows_evicted_count)),
+    ),
+    gauge(
+        "shifter_pending_table_entries",
+        None,
+        "Handshakes in the table of flows that are not established.",
+        |status| one(vec![], Value::Integer(status.daemon.pending_count)),
+    ),
+    gauge(
+        "shifter_pending_table_capacity",
+        None,
+        "Handshakes the table of flows that are not established can hold.",
+        |status| one(vec![], Value::Integer(status.daemon.pending_capacity_count)),
+    ),
+    counter(
+        "shifter_pending_table_evicted",
+        None,
+        "Handshakes evicted to make room since the dataplane was built.",
+        |status| one(vec![], Value::Integer(status.daemon.pending_evicted_count)),
     ),
     counter(
         "shifter_packets",
@@ -312,7 +336,7 @@ pub(super) const FAMILIES: &[Family] = &[
     counter(
         "shifter_slot_flows_failed_over",
         None,
-        "Flows wanted in a slot by the weight that went to the other slot.",
+        "Flows wanted in a slot by weight or target rule that went to the other slot.",
         |status| {
             of_slots(status, |labels, s| {
                 (labels, Value::Integer(s.failed_over_count))
@@ -322,10 +346,20 @@ pub(super) const FAMILIES: &[Family] = &[
     counter(
         "shifter_slot_flows_unserved",
         None,
-        "Flows wanted in a slot by the weight that found no eligible slot.",
+        "Flows wanted in a slot by weight or target rule that found no eligible slot.",
         |status| {
             of_slots(status, |labels, s| {
                 (labels, Value::Integer(s.unserved_count))
+            })
+        },
+    ),
+    counter(
+        "shifter_slot_flows_targeted",
+        None,
+        "Flows selected in a slot by a target rule; no part of a trial.",
+        |status| {
+            of_slots(status, |labels, s| {
+                (labels, Value::Integer(s.targeted_count))
             })
         },
     ),

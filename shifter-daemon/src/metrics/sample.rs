@@ -4,7 +4,7 @@ use shifter_common::{
     verdict::Verdict,
     wire::{
         Affinity, BackendStatus, DaemonStatus, Event, FlowCounts, InterfaceStatus, Role,
-        ServiceStatus, Slot, SlotStatus, Status,
+        ServiceStatus, Slot, SlotStatus, Status, TargetStatus,
     },
 };
 
@@ -20,6 +20,10 @@ pub(crate) fn status() -> Status {
             abi_version: 1,
             flows_count: 1204,
             flows_capacity_count: 262_144,
+            flows_evicted_count: 31,
+            pending_count: 12,
+            pending_capacity_count: 65_536,
+            pending_evicted_count: 934_464,
             verdicts: (0..)
                 .zip(Verdict::ALL)
                 .map(|(n, v)| (v.label().into(), n * 1000))
@@ -61,6 +65,11 @@ fn orders() -> ServiceStatus {
         weight_by: "root (uid 0)".into(),
         weight_set_unix_ms: 1_700_000_050_500,
         generation: 12,
+        targets: vec![TargetStatus {
+            from: "10.0.0.0/8".into(),
+            to: Role::Canary,
+        }],
+        targets_held: true,
         orphaned: true,
         slots: vec![
             SlotStatus {
@@ -73,6 +82,7 @@ fn orders() -> ServiceStatus {
                 counters: counts(1000),
                 failed_over_count: 2,
                 unserved_count: 3,
+                targeted_count: 4,
                 backends: vec![
                     backend("10.0.0.10:8443", true, 500),
                     backend("[2001:db8::11]:8443", true, 400),
@@ -88,6 +98,7 @@ fn orders() -> ServiceStatus {
                 counters: counts(100),
                 failed_over_count: 17,
                 unserved_count: 1,
+                targeted_count: 61,
                 backends: vec![backend("10.0.0.11:9443", false, 304)],
             },
         ],
@@ -106,6 +117,7 @@ fn billing() -> ServiceStatus {
         counters: FlowCounts::default(),
         failed_over_count: 0,
         unserved_count: 0,
+        targeted_count: 0,
         backends: vec![],
     };
     ServiceStatus {
@@ -121,6 +133,8 @@ fn billing() -> ServiceStatus {
         weight_by: String::new(),
         weight_set_unix_ms: 0,
         generation: 1,
+        targets: vec![],
+        targets_held: false,
         orphaned: false,
         slots: vec![slot(Slot::A, Role::Canary), slot(Slot::B, Role::Baseline)],
         notes: vec![],

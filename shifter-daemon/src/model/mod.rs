@@ -1,9 +1,13 @@
 //! What an operator wants: services, slots and backends as values. Pure.
 
+mod idle;
 mod node;
 mod outlier;
+mod prefix;
 mod service;
 
+pub use idle::*;
 pub use node::*;
 pub use outlier::*;
+pub use prefix::*;
 pub use service::*;

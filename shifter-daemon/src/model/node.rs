@@ -2,6 +2,8 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
+use super::IdleSpec;
+
 /// Settings of the host, fixed while the daemon runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeSpec {
@@ -19,6 +21,8 @@ pub struct NodeSpec {
     pub services_dir: PathBuf,
     /// Sizes of the kernel tables.
     pub sizes: SizeSpec,
+    /// How long flows may be silent.
+    pub idle: IdleSpec,
 }
 
 /// An interface clients come in by.

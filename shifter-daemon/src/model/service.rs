@@ -3,7 +3,11 @@
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use shifter_common::protocol;
+
+use super::Prefix;
+
 pub use shifter_common::{
+    select::Target,
     steering::{Affinity, Slot},
     wire::EstablishedPolicy,
 };
@@ -12,6 +16,10 @@ use super::OutlierSpec;
 
 /// All services by name.
 pub type Services = BTreeMap<String, ServiceSpec>;
+
+/// Which clients' new flows follow a target rule instead of the weight: the longest prefix that holds
+/// the client decides.
+pub type Targets = BTreeMap<Prefix, Target>;
 
 /// A named set of addresses clients connect to, and the two slots behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +40,8 @@ pub struct ServiceSpec {
     pub on_empty: OnEmpty,
     /// Slots a and b.
     pub slots: [SlotSpec; 2],
+    /// Clients that do not follow the weight; at most 1,024 prefixes.
+    pub targets: Targets,
     /// Readiness probe.
     pub readiness: ProbeSpec,
     /// When a backend is left out because it fails; never if `None`.

@@ -42,6 +42,7 @@ pub fn service(view: &View, service: &ServiceStatus, before: Option<&ServiceStat
         let old = before.and_then(|before| before.slots.iter().find(|old| old.slot == slot.slot));
         out += &slot_rows(view, slot, old, total);
     }
+    out += &targets(service);
     if service.orphaned {
         let first = "  orphaned: ";
         let block = text::wrap(first, "its file is gone; it is steered as before");
@@ -54,6 +55,39 @@ pub fn service(view: &View, service: &ServiceStatus, before: Option<&ServiceStat
             "  note: ",
             &text::wrap("  note: ", note),
         );
+    }
+    out
+}
+
+/// Networks of a target rule that are shown one by one.
+const PREFIXES_SHOWN_COUNT: usize = 4;
+
+/// `  to the canary: 10.0.0.0/8, 2001:db8:7::/48`
+fn targets(service: &ServiceStatus) -> String {
+    let mut out = String::new();
+    for (role, name) in [(Role::Canary, "canary"), (Role::Baseline, "baseline")] {
+        let of_role: Vec<&str> = service
+            .targets
+            .iter()
+            .filter(|target| target.to == role)
+            .map(|target| target.from.as_str())
+            .collect();
+        if of_role.is_empty() {
+            continue;
+        }
+        let mut line = of_role
+            .iter()
+            .take(PREFIXES_SHOWN_COUNT)
+            .copied()
+            .collect::<Vec<_>>()
+            .join(", ");
+        if of_role.len() > PREFIXES_SHOWN_COUNT {
+            line += &format!(", {} more", of_role.len() - PREFIXES_SHOWN_COUNT);
+        }
+        if role == Role::Canary && service.targets_held {
+            line += " (held back)";
+        }
+        out += &text::wrap(&format!("  to the {name}: "), &line);
     }
     out
 }
@@ -120,6 +154,10 @@ fn slot_rows(view: &View, slot: &SlotStatus, before: Option<&SlotStatus>, total:
     .filter(|(n, _)| *n > 0)
     .map(|(n, what)| format!("{} wanted here {what}", number::counted(n, "flow")))
     .collect();
+    if slot.targeted_count > 0 {
+        let count = number::counted(slot.targeted_count, "flow");
+        out += &text::wrap("      ", &format!("{count} here by a target rule"));
+    }
     if !lost.is_empty() {
         out += &text::wrap("      ", &lost.join(", "));
     }

@@ -67,6 +67,19 @@ fn daemon(view: &View, daemon: &DaemonStatus) -> String {
             number::share(used, size)
         ),
     );
+    let evicted: Vec<_> = [
+        (daemon.flows_evicted_count, "flow"),
+        (daemon.pending_evicted_count, "handshake"),
+    ]
+    .into_iter()
+    .filter(|(n, _)| *n > 0)
+    .map(|(n, what)| number::counted(n, what))
+    .collect();
+    if !evicted.is_empty() {
+        let first = "evicted to make room: ";
+        let block = text::wrap(first, &evicted.join(", "));
+        out += &text::relabel(view, Tone::Warning, first, &block);
+    }
     let drops: Vec<_> = daemon
         .verdicts
         .iter()

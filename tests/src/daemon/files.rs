@@ -6,7 +6,7 @@ use shifter_daemon::{
     config::format_duration,
     model::{
         Affinity, BackendSpec, EstablishedPolicy, HookSpec, NodeSpec, OnEmpty, Plane, ProbeCheck,
-        ProbeSpec, Protocol, ServiceSpec, Slot, SlotSpec,
+        ProbeSpec, Protocol, ServiceSpec, Slot, SlotSpec, Target, Targets,
     },
 };
 
@@ -31,6 +31,7 @@ pub fn service(name: &str, vips: &[SocketAddr], a: &[SocketAddr], b: &[SocketAdd
         default_slot: Slot::A,
         on_empty: OnEmpty::Drop,
         slots: [slot(a), slot(b)],
+        targets: Targets::new(),
         readiness: ProbeSpec {
             port: None,
             check: ProbeCheck::Http {
@@ -82,6 +83,15 @@ pub fn node_toml(node: &NodeSpec) -> String {
         sizes.pending_count,
         sizes.table_entries_count,
     );
+    let idle = &node.idle;
+    let _ = write!(
+        text,
+        "[idle]\nhandshake = \"{}\"\nestablished = \"{}\"\nhalf_closed = \"{}\"\nclosed = \"{}\"\n",
+        format_duration(idle.handshake),
+        format_duration(idle.established),
+        format_duration(idle.half_closed),
+        format_duration(idle.closed),
+    );
     text
 }
 
@@ -118,6 +128,13 @@ pub fn service_toml(service: &ServiceSpec) -> String {
             let _ = writeln!(text, "    {{ addr = \"{addr}\", weight = {weight} }},");
         }
         text += "]\n";
+    }
+    for (prefix, target) in &service.targets {
+        let to = match target {
+            Target::Baseline => "baseline",
+            Target::Canary => "canary",
+        };
+        let _ = writeln!(text, "[[target]]\nfrom = \"{prefix}\"\nto = \"{to}\"");
     }
     let probe = &service.readiness;
     let check = match &probe.check {
@@ -174,7 +191,7 @@ pub fn service_toml(service: &ServiceSpec) -> String {
 mod tests {
     use shifter_daemon::{
         config::{parse_node, parse_service},
-        model::{InterfaceSpec, SizeSpec},
+        model::{IdleSpec, InterfaceSpec, Prefix, SizeSpec},
     };
 
     use super::*;
@@ -202,6 +219,13 @@ mod tests {
         other.on_empty = OnEmpty::Pass;
         other.slots[1].backends[0].weight = 7;
         other.slots[0].backends.clear();
+        other.targets = [
+            ("10.0.0.0", 8, Target::Canary),
+            ("2001:db8::", 32, Target::Baseline),
+        ]
+        .into_iter()
+        .filter_map(|(addr, len, to)| Some((Prefix::of(addr.parse().ok()?, len)?, to)))
+        .collect();
         other.readiness.check = ProbeCheck::Http {
             path: "/x?y=%20".into(),
             host: Some("web.example:80".into()),
@@ -233,6 +257,7 @@ mod tests {
             bpffs: "/run/x/bpf".into(),
             services_dir: "/run/x/services.d".into(),
             sizes: SizeSpec::default(),
+            idle: IdleSpec::default(),
         };
         let mut two = one.clone();
         two.interfaces = vec![
@@ -241,6 +266,7 @@ mod tests {
         ];
         two.metrics = Some("127.0.0.1:9977".parse().expect("an address"));
         two.sizes.flows_count = 65_536;
+        two.idle.half_closed = Duration::from_secs(61);
         for spec in [one, two] {
             let text = node_toml(&spec);
             assert_eq!(parse_node("/run/x/shifter.toml", &text), Ok(spec), "{text}");

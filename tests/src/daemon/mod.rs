@@ -14,7 +14,7 @@ use std::{
 
 use nix::{sys::signal::Signal, unistd::Pid};
 use shifter_common::wire::Status;
-use shifter_daemon::model::{HookSpec, InterfaceSpec, NodeSpec, ServiceSpec, SizeSpec};
+use shifter_daemon::model::{HookSpec, IdleSpec, InterfaceSpec, NodeSpec, ServiceSpec, SizeSpec};
 
 pub use self::{
     client::{Called, Client},
@@ -45,6 +45,8 @@ pub struct Node {
     pub interfaces: Vec<InterfaceSpec>,
     /// Sizes of the kernel tables.
     pub sizes: SizeSpec,
+    /// How long flows may be silent.
+    pub idle: IdleSpec,
     /// Whether there is a metrics endpoint.
     pub metrics: bool,
     /// What is logged, as `SHIFTER_LOG` says it.
@@ -74,6 +76,7 @@ impl Node {
                 pending_count: 16_384,
                 table_entries_count: 1 << 20,
             },
+            idle: IdleSpec::default(),
             metrics: true,
             log: "info".to_owned(),
             patience: PATIENCE,
@@ -204,6 +207,7 @@ impl Daemon {
             bpffs: self.bpffs.path().to_owned(),
             services_dir: dir.join("services.d"),
             sizes: self.node.sizes,
+            idle: self.node.idle,
         }
     }
 

@@ -5,10 +5,13 @@ mod stage;
 
 mod changes;
 mod crash;
+mod flood;
 mod foreign;
 mod input;
+mod kept;
 mod outliers;
 mod readiness;
 mod rollback;
 mod shares;
 mod tables;
+mod targets;

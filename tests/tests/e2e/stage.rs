@@ -55,10 +55,15 @@ impl Stage {
 
     /// As [`Stage::new`], with offloads and a service of one's own.
     pub fn with(hook: HookSpec, options: Options, spec: ServiceSpec) -> Self {
+        Self::on(Node::new(hook), options, spec)
+    }
+
+    /// As [`Stage::with`], with a node of one's own.
+    pub fn on(node: Node, options: Options, spec: ServiceSpec) -> Self {
         let world = World::pair(options);
         let a = Backend::start(world.host(), Spec::new("a", &OTHER.ports(PORT_A)));
         let b = Backend::start(world.host(), Spec::new("b", &OTHER.ports(PORT_B)));
-        let daemon = Daemon::start(world.host(), Node::new(hook), &[spec]);
+        let daemon = Daemon::start(world.host(), node, &[spec]);
         let stage = Self {
             daemon,
             a,

@@ -43,7 +43,7 @@ pub struct Ran {
 /// A dataplane of its own, without interfaces.
 pub struct Kernel {
     /// `None` only while it is opened anew: two cannot hold the same pins.
-    dataplane: Option<BpfDataplane>,
+    pub dataplane: Option<BpfDataplane>,
     programs: Ebpf,
     hook: Hook,
     bpffs: Bpffs,
@@ -65,6 +65,7 @@ pub fn node(bpffs: &Path) -> NodeSpec {
             pending_count: 4_096,
             table_entries_count: 8_192,
         },
+        idle: Default::default(),
     }
 }
 
@@ -86,13 +87,35 @@ impl Kernel {
         self.dataplane = Some(BpfDataplane::open(&node(self.bpffs.path())).expect("a dataplane"));
     }
 
+    /// A map by its pin.
+    pub fn pinned(&self, name: &str) -> MapData {
+        let pins = self.bpffs.path().join("shifter").join("v1").join("maps");
+        MapData::from_pin(pins.join(name)).expect("the pin")
+    }
+
+    /// Ends this dataplane and opens it anew over the same pins, as a daemon that starts again.
+    pub fn reopen(&mut self) {
+        self.dataplane = None;
+        self.dataplane = Some(BpfDataplane::open(&node(self.bpffs.path())).expect("a dataplane"));
+    }
+
     pub fn new(hook: Hook) -> Self {
         Self::over(hook, Bpffs::mount("packets"))
     }
 
     /// The dataplane that is pinned here, or a new one.
     pub fn over(hook: Hook, bpffs: Bpffs) -> Self {
-        let node = node(bpffs.path());
+        Self::build(hook, bpffs, |_| {})
+    }
+
+    /// With another node than usual.
+    pub fn with(hook: Hook, change: impl Fn(&mut NodeSpec)) -> Self {
+        Self::build(hook, Bpffs::mount("packets"), change)
+    }
+
+    fn build(hook: Hook, bpffs: Bpffs, change: impl Fn(&mut NodeSpec)) -> Self {
+        let mut node = node(bpffs.path());
+        change(&mut node);
         let dataplane = BpfDataplane::open(&node).expect("a dataplane");
         let pins = bpffs.path().join("shifter").join("v1").join("maps");
         let mut loader = EbpfLoader::new();
@@ -241,10 +264,12 @@ impl Kernel {
                 flows,
                 failed_over,
                 unserved,
+                targeted,
             } = *counters;
             name_flows(slot, flows, &mut named);
             named.insert(format!("{slot}.failed_over"), failed_over);
             named.insert(format!("{slot}.unserved"), unserved);
+            named.insert(format!("{slot}.targeted"), targeted);
         }
         for backend in &reading.backends {
             let prefix = format!("{}/{}", backend.slot, backend.addr);
@@ -282,7 +307,7 @@ fn empty(data: &MapData) {
     let info = data.info().expect("the map");
     let is_hash = matches!(
         info.map_type().expect("a type"),
-        MapType::Hash | MapType::LruHash
+        MapType::Hash | MapType::LruHash | MapType::LpmTrie
     );
     let mut key = vec![0_u8; info.key_size() as usize];
     // Values of per-CPU maps are given for every possible CPU, eight bytes apart.

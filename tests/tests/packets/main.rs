@@ -14,7 +14,12 @@ mod handshake;
 mod icmp;
 mod selection;
 mod tags;
+mod targets;
 mod udp;
+
+mod rescue;
+mod scale;
+mod sweep;
 
 use script::Script;
 
@@ -30,6 +35,7 @@ fn all() -> Vec<Script> {
         icmp::scripts(),
         tags::scripts(),
         extensions::scripts(),
+        targets::scripts(),
     ]
     .concat()
 }
@@ -55,6 +61,8 @@ fn every_verdict_that_a_packet_can_provoke_occurs() {
         Verdict::DropTableFull,
         Verdict::DropRewriteFailed,
         Verdict::DropBrokenState,
+        // This takes a socket: see `rescue`.
+        Verdict::SteeredRescued,
     ];
     let scripts = all();
     for verdict in Verdict::ALL {

@@ -58,6 +58,8 @@ pub fn plan() -> ServicePlan {
         on_empty: OnEmpty::Drop,
         baseline: Slot::A,
         weight_bp: 0,
+        held: false,
+        targets: Default::default(),
         slots: [slot(&[A, A6]), slot(&[B, B6])],
     }
 }

@@ -241,7 +241,9 @@ mod tests {
     fn status(events: Vec<Event>) -> Status {
         let daemon = serde_json::json!({
             "version": "0", "pid": 1, "started_unix_ms": 0, "adopted": false, "pins": "",
-            "abi_version": 1, "flows_count": 0, "flows_capacity_count": 0, "verdicts": [],
+            "abi_version": 1, "flows_count": 0, "flows_capacity_count": 0,
+            "flows_evicted_count": 0, "pending_count": 0, "pending_capacity_count": 0,
+            "pending_evicted_count": 0, "verdicts": [],
         });
         Status {
             daemon: serde_json::from_value(daemon).expect("a daemon's status"),

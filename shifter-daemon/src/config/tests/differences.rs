@@ -105,6 +105,15 @@ fn each_changed_key_of_a_service_is_told_once() {
                  max_ejected_percent = 50 } Now",
             ],
         ),
+        (
+            "[slot.b]",
+            "[[target]]\nfrom = [\"10.7.0.0/16\", \"10.0.0.0/8\"]\nto = \"canary\"\n[[target]]\n\
+             from = \"10.1.0.0/16\"\nto = \"baseline\"\n[slot.b]",
+            &[
+                "orders target: [] -> [\"10.0.0.0/8\" to \"canary\", \"10.1.0.0/16\" to \"baseline\", \
+                 \"10.7.0.0/16\" to \"canary\"] Now (open connections stay where they are)",
+            ],
+        ),
     ];
     let old_text = format!("{SERVICE}{SLOT_B}");
     let old = parse_service("f", &old_text).expect("is good");
@@ -154,7 +163,8 @@ fn no_key_of_the_node_file_changes_under_a_running_daemon() {
          hook = \"tc\"\nchecksums_complete = true\n\
          [control]\nsocket = \"/run/s\"\n[metrics]\nlisten = false\n[state]\ndir = \"/s\"\n\
          [bpf]\nbpffs = \"/b\"\n[services]\ndir = \"/d\"\n[tables]\nservices = 1\nbackends = 2\n\
-         flows = 2048\npending = 4096\ntable_entries = 8192\n",
+         flows = 2048\npending = 4096\ntable_entries = 8192\n[idle]\nhandshake = \"11s\"\n\
+         established = \"61s\"\nhalf_closed = \"62s\"\nclosed = \"12s\"\n",
     )
     .expect("good");
     assert_eq!(diff_node(&old, &old), []);
@@ -188,6 +198,10 @@ fn no_key_of_the_node_file_changes_under_a_running_daemon() {
             "tables.flows: 262144 -> 2048",
             "tables.pending: 65536 -> 4096",
             "tables.table_entries: 4194304 -> 8192",
+            r#"idle.handshake: "130s" -> "11s""#,
+            r#"idle.established: "120h" -> "61s""#,
+            r#"idle.half_closed: "1h" -> "62s""#,
+            r#"idle.closed: "65s" -> "12s""#,
         ]
     );
 }

@@ -51,6 +51,7 @@ fn section(path: &str) -> &'static str {
         "interface" => "### `[[interface]]`".to_owned(),
         "slot.a" => "### `[slot.a]`, `[slot.b]`".to_owned(),
         "slot.a.backends" => "#### A backend".to_owned(),
+        "target" => "### `[[target]]`".to_owned(),
         "probe.readiness" => "#### `readiness`".to_owned(),
         path => format!("### `[{path}]`"),
     };
@@ -123,6 +124,14 @@ fn the_examples_in_messages_are_good() {
             }
             "probe.readiness" => {
                 text.push_str(&format!("\n[probe.readiness]\nhttp = \"/\"\n{example}"));
+            }
+            "target" => {
+                let line = |name: &str, line: &str| good(name, line);
+                text.push_str(&format!(
+                    "\n[[target]]\n{}\n{}",
+                    line("from", "from = \"10.0.0.0/8\""),
+                    line("to", "to = \"baseline\"")
+                ));
             }
             "probe" | "outlier" | "drain" | "rollback" => {
                 text.push_str(&format!("\n[{path}]\n{example}"))

@@ -6,8 +6,9 @@ use super::{NODE, SERVICE};
 use crate::{
     config::{parse_node, parse_service},
     model::{
-        Affinity, BackendSpec, EstablishedPolicy, HookSpec, InterfaceSpec, NodeSpec, OnEmpty,
-        OutlierSpec, Plane, ProbeCheck, ProbeSpec, Protocol, ServiceSpec, SizeSpec, Slot, SlotSpec,
+        Affinity, BackendSpec, EstablishedPolicy, HookSpec, IdleSpec, InterfaceSpec, NodeSpec,
+        OnEmpty, OutlierSpec, Plane, Prefix, ProbeCheck, ProbeSpec, Protocol, ServiceSpec,
+        SizeSpec, Slot, SlotSpec, Target,
     },
 };
 
@@ -51,6 +52,7 @@ fn smallest() -> ServiceSpec {
                 backends: Vec::new(),
             },
         ],
+        targets: Default::default(),
         readiness: no_probe(),
         outlier: None,
         drain_timeout: Duration::from_secs(60),
@@ -302,6 +304,53 @@ fn both_families_need_a_backend_each_in_slots_that_are_in_use() {
     );
 }
 
+#[test]
+fn target_rules_are_read_prefix_by_prefix() {
+    let text = SERVICE.replace(
+        "vip = \"10.0.0.10:443\"",
+        "vip = [\"10.0.0.10:443\", \"[2001:db8::10]:443\"]",
+    ) + "\n[slot.b]\n[[target]]\nfrom = [\"10.0.0.0/8\", \"2001:db8:7::/48\"]\nto = \"canary\"\n\
+         [[target]]\nfrom = \"10.7.0.0/16\"\nto = \"baseline\"\n\
+         [[target]]\nfrom = [\"0.0.0.0/0\", \"::/0\"]\nto = \"baseline\"\n";
+    let text = text.replace(
+        "backends = [\"10.0.0.11:8443\"]",
+        "backends = [\"10.0.0.11:8443\", \"[2001:db8::11]:8443\"]",
+    );
+    let expected = [
+        ("10.0.0.0", 8, Target::Canary),
+        ("2001:db8:7::", 48, Target::Canary),
+        ("10.7.0.0", 16, Target::Baseline),
+        ("0.0.0.0", 0, Target::Baseline),
+        ("::", 0, Target::Baseline),
+    ];
+    let expected = expected.map(|(addr, len, to)| {
+        let addr = addr.parse().expect("an address");
+        (Prefix::of(addr, len).expect("a length"), to)
+    });
+    let spec = parse_service("f", &text);
+    assert_eq!(spec.map(|spec| spec.targets), Ok(expected.into()));
+}
+
+#[test]
+fn a_service_has_at_most_1024_target_prefixes() {
+    let with = |count: u32| {
+        let prefixes: Vec<_> = (0..count)
+            .map(|i| format!("\"10.{}.{}.0/24\"", i / 256, i % 256))
+            .collect();
+        format!(
+            "{SERVICE}[[target]]\nto = \"canary\"\nfrom = [{}]\n",
+            prefixes.join(", ")
+        )
+    };
+    assert!(parse_service("f", &with(1_024)).is_ok());
+    let found = parse_service("f", &with(1_025)).expect_err("one too many");
+    assert_eq!(
+        super::printed(&found),
+        "f:6:1: a service must have at most 1024 target prefixes, found 1025\n    \
+         help: name larger networks\n"
+    );
+}
+
 /// What the smallest node file means.
 fn smallest_node() -> NodeSpec {
     NodeSpec {
@@ -316,6 +365,7 @@ fn smallest_node() -> NodeSpec {
         bpffs: "/sys/fs/bpf".into(),
         services_dir: "services.d".into(),
         sizes: SizeSpec::default(),
+        idle: IdleSpec::default(),
     }
 }
 
@@ -361,6 +411,20 @@ fn each_key_of_the_node_file_does_what_it_says() {
                 };
             },
         ),
+        (
+            "[idle]\nhandshake = \"10s\"\nestablished = \"8760h\"\nhalf_closed = \"1m\"\nclosed = \"1h\"",
+            |node| {
+                node.idle = IdleSpec {
+                    handshake: Duration::from_secs(10),
+                    established: Duration::from_hours(8_760),
+                    half_closed: Duration::from_mins(1),
+                    closed: Duration::from_hours(1),
+                };
+            },
+        ),
+        ("[idle]\nestablished = \"3h\"", |node| {
+            node.idle.established = Duration::from_hours(3)
+        }),
     ];
     for (more, change) in rows {
         let text = format!("{NODE}{more}\n");

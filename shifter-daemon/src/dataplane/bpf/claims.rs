@@ -25,27 +25,15 @@ use crate::model::{OnEmpty, Protocol};
 
 impl BpfDataplane {
     pub(super) fn claim_service(&mut self, plan: &ServicePlan) -> Result<u32, DataplaneError> {
-        let on_empty = match plan.on_empty {
-            OnEmpty::Drop => 0,
-            OnEmpty::Pass => policy::ON_EMPTY_PASS,
-        };
-        let protocol = match plan.protocol {
-            Protocol::Tcp => 0,
-            Protocol::Udp => policy::UDP,
-        };
-        let policy = on_empty | protocol;
+        let passes = plan.on_empty == OnEmpty::Pass;
+        let is_udp = plan.protocol == Protocol::Udp;
         if let Some(&index) = self.services.get(&plan.name) {
-            let mut entry = self
-                .maps
-                .services
-                .get(&index, 0)
-                .map_err(|error| map_error("reading SERVICES", error))?;
-            if entry.policy != policy {
-                entry.policy = policy;
-                self.set_service(index, &entry)?;
-            }
+            self.set_policy(index, policy::ON_EMPTY_PASS, passes)?;
+            self.set_policy(index, policy::UDP, is_udp)?;
             return Ok(index);
         }
+        let bit = |bit, is_on| if is_on { bit } else { 0 };
+        let policy = bit(policy::ON_EMPTY_PASS, passes) | bit(policy::UDP, is_udp);
         let used: BTreeSet<u32> = self.services.values().copied().collect();
         let capacity = self.maps.services.len();
         let index = (0..capacity).find(|index| !used.contains(index)).ok_or_else(|| {
@@ -81,8 +69,33 @@ impl BpfDataplane {
             },
         )?;
         self.services.insert(plan.name.clone(), index);
-        self.flow_table.set_names(&self.services);
+        self.flow_table.set_name(&plan.name, Some(index));
         Ok(index)
+    }
+
+    /// Switches a bit of a service's policy on or off.
+    pub(super) fn set_policy(
+        &mut self,
+        index: u32,
+        bit: u32,
+        on: bool,
+    ) -> Result<(), DataplaneError> {
+        self.effort.call();
+        let mut entry = self
+            .maps
+            .services
+            .get(&index, 0)
+            .map_err(|error| map_error("reading SERVICES", error))?;
+        let policy = if on {
+            entry.policy | bit
+        } else {
+            entry.policy & !bit
+        };
+        if entry.policy == policy {
+            return Ok(());
+        }
+        entry.policy = policy;
+        self.set_service(index, &entry)
     }
 
     pub(super) fn set_service(
@@ -90,6 +103,7 @@ impl BpfDataplane {
         index: u32,
         entry: &ServiceEntry,
     ) -> Result<(), DataplaneError> {
+        self.effort.call();
         self.maps
             .services
             .set(index, entry, 0)
@@ -122,13 +136,15 @@ impl BpfDataplane {
                     vip_count,
                     pad: [0; 3],
                 };
-                if self.maps.backend_services.get(&key, 0).ok() != Some(owner) {
+                if self.owners.get(&key) != Some(&owner) {
+                    self.effort.call();
                     self.maps
                         .backend_services
                         .insert(key, owner, 0)
                         .map_err(|error| {
                             map_error(format!("entering backend {}", backend.addr), error)
                         })?;
+                    self.owners.insert(key, owner);
                 }
                 indexes.insert((slot, backend.addr), index);
                 if backend.ready {
@@ -145,38 +161,26 @@ impl BpfDataplane {
         slot: Slot,
         addr: SocketAddr,
     ) -> Result<u32, DataplaneError> {
-        let len = self.maps.backends.len();
-        // Entries keep their id when they are freed, so the largest is never given out again.
-        let mut backend_id = 0;
-        let mut free = None;
-        for step in 0..len {
-            let index = (self.next_backend + step) % len;
-            let entry = self.maps.backends.read(index);
-            backend_id = backend_id.max(entry.backend_id);
-            if free.is_none() && entry.state == backend_state::FREE {
-                free = Some(index);
-            }
-        }
-        let index = free.ok_or_else(|| {
+        let (index, backend_id) = self.roster.take(service).ok_or_else(|| {
+            let len = self.maps.backends.len();
             DataplaneError::Refused(format!(
                 "no room for backend {addr}: all {len} are in use; raise [tables] backends, then: \
                  shifterctl detach && systemctl restart shifterd"
             ))
         })?;
-        self.next_backend = index + 1;
         self.maps.backends.write(
-            index,
+            index as usize,
             BackendEntry {
                 addr: addr.ip().into(),
                 port: Be16::from_host(addr.port()),
                 slot: slot.index() as u8,
                 state: backend_state::DRAINING,
                 service,
-                backend_id: backend_id.wrapping_add(1),
+                backend_id,
                 version_id: 0,
             },
         );
-        Ok(index as u32)
+        Ok(index)
     }
 
     pub(super) fn set_state(&mut self, index: u32, state: u8) {
@@ -193,9 +197,8 @@ impl BpfDataplane {
     pub(super) fn ordinals(&self, service: u32, plan: &ServicePlan) -> Vec<(SocketAddr, u8)> {
         let mut used: BTreeSet<u8> = self
             .vips
-            .values()
-            .filter(|entry| entry.service == service)
-            .map(|entry| entry.ordinal)
+            .of(service)
+            .map(|(_, entry)| entry.ordinal)
             .collect();
         plan.vips
             .iter()
@@ -211,11 +214,7 @@ impl BpfDataplane {
     }
 
     pub(super) fn planned_vip_count(&self, service: u32, plan: &ServicePlan) -> u8 {
-        let held = self
-            .vips
-            .values()
-            .filter(|e| e.service == service)
-            .map(|e| e.ordinal);
+        let held = self.vips.of(service).map(|(_, entry)| entry.ordinal);
         let planned = self
             .ordinals(service, plan)
             .into_iter()
@@ -245,6 +244,7 @@ impl BpfDataplane {
                 continue;
             }
             let index = service * VIPS_PER_SERVICE + u32::from(ordinal);
+            self.effort.call();
             self.maps
                 .vip_addrs
                 .set(index, key, 0)
@@ -255,11 +255,8 @@ impl BpfDataplane {
         let is_planned = |(vip, of): &(SocketAddr, u8)| *of == protocol && plan.vips.contains(vip);
         let gone: Vec<((SocketAddr, u8), VipEntry)> = self
             .vips
-            .iter()
-            .filter(|(vip, entry)| {
-                entry.service == service && entry.is_retired == 0 && !is_planned(vip)
-            })
-            .map(|(vip, entry)| (*vip, *entry))
+            .of(service)
+            .filter(|(vip, entry)| entry.is_retired == 0 && !is_planned(vip))
             .collect();
         for ((vip, protocol), entry) in gone {
             let entry = VipEntry {
@@ -278,6 +275,7 @@ impl BpfDataplane {
         vip: SocketAddr,
         entry: VipEntry,
     ) -> Result<(), DataplaneError> {
+        self.effort.call();
         self.maps
             .vips
             .insert(key, entry, 0)

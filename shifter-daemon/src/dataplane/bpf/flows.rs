@@ -3,34 +3,43 @@
 use std::{
     collections::BTreeMap,
     os::fd::{AsFd as _, BorrowedFd},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
 };
 
 use aya::{
     Ebpf,
-    maps::{Array, HashMap, Map, MapData},
+    maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues},
 };
 use shifter_common::{
-    abi::{FlowEntry, FlowKey, TICK_SHIFT, VIPS_PER_SERVICE, VipKey, map},
+    abi::{FlowEntry, FlowKey, TICK_SHIFT, VIPS_PER_SERVICE, VipKey, map, traffic},
     protocol,
     steering::Slot,
     tcp::Phase,
-    udp,
 };
 
 use super::{
     super::{Census, DataplaneError, FlowTable, ListedFlow},
     maps::map_error,
+    pace,
     reset::Resetter,
     sys,
 };
+use crate::model::IdleSpec;
 
 /// The two flow tables.
 pub struct BpfFlowTable {
     flows: MapData,
     pending: MapData,
     writer: Mutex<Writer>,
+    idle: IdleSpec,
     capacity_count: u64,
+    pending_capacity_count: u64,
+    /// The most evictions that were ever counted, by table.
+    evicted: [AtomicU64; 2],
 }
 
 /// What changes entries, and what names them.
@@ -38,22 +47,8 @@ struct Writer {
     flows: HashMap<MapData, FlowKey, FlowEntry>,
     pending: HashMap<MapData, FlowKey, FlowEntry>,
     vip_addrs: Array<MapData, VipKey>,
+    traffic: PerCpuArray<MapData, u64>,
     names: BTreeMap<String, u32>,
-}
-
-/// Idle time after which an entry goes, in seconds, by phase. An established flow may be silent for
-/// days (an SSH session); `LRU` makes room if it must.
-const fn idle_limit_s(phase: Phase) -> u64 {
-    match phase {
-        // Longer than a client retransmits its SYN (tcp_syn_retries 6: 127 s).
-        Phase::SynSent | Phase::SynReceived => 130,
-        Phase::Established => 5 * 24 * 3_600,
-        Phase::ClientFin | Phase::BackendFin => 3_600,
-        // TIME_WAIT lasts 60 s.
-        Phase::Closed | Phase::Reset | Phase::Aborted => 65,
-        Phase::Unanswered => udp::UNANSWERED_IDLE_S,
-        Phase::Answered => udp::ANSWERED_IDLE_S,
-    }
 }
 
 impl BpfFlowTable {
@@ -61,15 +56,21 @@ impl BpfFlowTable {
     ///
     /// # Errors
     /// If one is missing or the process has no more file descriptors.
-    pub fn open(object: &Ebpf) -> Result<Self, DataplaneError> {
+    pub fn open(object: &Ebpf, idle: IdleSpec) -> Result<Self, DataplaneError> {
         let (flows, flows_map) = twice(object, map::FLOWS)?;
         let (pending, pending_map) = twice(object, map::PENDING)?;
         let (_, vip_addrs) = twice(object, map::VIP_ADDRS)?;
-        let info = flows
-            .info()
-            .map_err(|error| map_error("reading FLOWS", error))?;
+        let (_, traffic) = twice(object, map::TABLE_TRAFFIC)?;
+        let capacity_count = |name: &str, table: &MapData| {
+            let info = table.info();
+            info.map(|info| u64::from(info.max_entries()))
+                .map_err(|error| map_error(format!("reading {name}"), error))
+        };
         Ok(Self {
-            capacity_count: u64::from(info.max_entries()),
+            capacity_count: capacity_count(map::FLOWS, &flows)?,
+            pending_capacity_count: capacity_count(map::PENDING, &pending)?,
+            evicted: Default::default(),
+            idle,
             flows,
             pending,
             writer: Mutex::new(Writer {
@@ -82,14 +83,21 @@ impl BpfFlowTable {
                 vip_addrs: vip_addrs
                     .try_into()
                     .map_err(|error| map_error("opening VIP_ADDRS", error))?,
+                traffic: traffic
+                    .try_into()
+                    .map_err(|error| map_error("opening TABLE_TRAFFIC", error))?,
                 names: BTreeMap::new(),
             }),
         })
     }
 
-    /// Tells the table which service index has which name.
-    pub fn set_names(&self, names: &BTreeMap<String, u32>) {
-        self.writer().names.clone_from(names);
+    /// Tells the table which index a service has, or that there is no such service any more.
+    pub fn set_name(&self, name: &str, index: Option<u32>) {
+        let mut writer = self.writer();
+        match index {
+            Some(index) => writer.names.insert(name.to_owned(), index),
+            None => writer.names.remove(name),
+        };
     }
 
     fn writer(&self) -> MutexGuard<'_, Writer> {
@@ -106,17 +114,184 @@ impl BpfFlowTable {
     }
 
     fn for_each(&self, mut visit: impl FnMut(&FlowKey, &FlowEntry)) -> Result<(), DataplaneError> {
+        self.for_each_batch(|_, keys, entries| {
+            keys.iter()
+                .zip(entries)
+                .for_each(|(key, entry)| visit(key, entry));
+        })
+    }
+
+    fn for_each_batch(
+        &self,
+        mut visit: impl FnMut(Table, &[FlowKey], &[FlowEntry]),
+    ) -> Result<(), DataplaneError> {
         // Handshakes first: a flow that is established meanwhile is then seen twice, never not at all.
-        for (name, data) in [(map::PENDING, &self.pending), (map::FLOWS, &self.flows)] {
+        for table in [Table::Pending, Table::Flows] {
+            let (name, data) = match table {
+                Table::Pending => (map::PENDING, &self.pending),
+                Table::Flows => (map::FLOWS, &self.flows),
+            };
             let fd: BorrowedFd<'_> = data.fd().as_fd();
             sys::for_each_batch(fd, |keys: &[FlowKey], entries: &[FlowEntry]| {
-                keys.iter()
-                    .zip(entries)
-                    .for_each(|(key, entry)| visit(key, entry));
+                visit(table, keys, entries);
             })
             .map_err(|error| DataplaneError::kernel(format!("reading {name}"), error))?;
         }
         Ok(())
+    }
+
+    /// Counts the flows, and removes the expired ones if it sweeps.
+    fn walk(&self, sweeps: bool) -> Result<Census, DataplaneError> {
+        let added = Table::ALL.map(|table| self.writer().added(table));
+        let mut census = Census::default();
+        let mut expired = Vec::new();
+        let mut begun = Instant::now();
+        self.for_each_batch(|table, keys, entries| {
+            for (key, entry) in keys.iter().zip(entries) {
+                if sweeps && self.is_expired(entry) {
+                    expired.push((*key, entry.last_seen_ticks));
+                } else {
+                    census.note(table, key, entry);
+                }
+            }
+            if sweeps {
+                for (key, entry) in self.writer().remove(table, &mut expired) {
+                    census.note(table, &key, &entry);
+                }
+                std::thread::sleep(pace::rest_after(begun.elapsed()));
+                begun = Instant::now();
+            }
+        })?;
+        // What is removed while the tables are read counts as removed and may count as present, so
+        // what is left over was evicted for certain.
+        let mut evicted = [0; 2];
+        for (place, table) in Table::ALL.into_iter().enumerate() {
+            let gone = self.writer().removed(table)? + census.count(table);
+            let found = added[place].as_ref().map_or(0, |a| a.saturating_sub(gone));
+            let before = self.evicted[place].fetch_max(found, Ordering::Relaxed);
+            evicted[place] = before.max(found);
+        }
+        let [flows, pending] = evicted;
+        census.flows_evicted_count = flows;
+        census.pending_evicted_count = pending;
+        for added in added {
+            added?;
+        }
+        Ok(census)
+    }
+
+    fn is_expired(&self, entry: &FlowEntry) -> bool {
+        Phase::from_u32(entry.phase)
+            .is_none_or(|phase| u128::from(idle_ms(entry)) > self.idle.limit(phase).as_millis())
+    }
+}
+
+/// One of the two tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Table {
+    Flows,
+    Pending,
+}
+
+impl Table {
+    const ALL: [Self; 2] = [Self::Flows, Self::Pending];
+}
+
+impl Census {
+    fn count(&self, table: Table) -> u64 {
+        match table {
+            Table::Flows => self.flows_count,
+            Table::Pending => self.pending_count,
+        }
+    }
+
+    fn add(&mut self, table: Table, count: u64) {
+        match table {
+            Table::Flows => self.flows_count += count,
+            Table::Pending => self.pending_count += count,
+        }
+    }
+
+    fn note(&mut self, table: Table, key: &FlowKey, entry: &FlowEntry) {
+        self.add(table, 1);
+        self.referenced_backends.insert(entry.backend_index);
+        self.referenced_vips.insert((key.service, key.vip_ordinal));
+        if Phase::from_u32(entry.phase).is_some_and(Phase::is_busy) {
+            *self.live.entry(entry.backend_index).or_default() += 1;
+        }
+    }
+}
+
+impl Writer {
+    fn counted(&self, index: u32) -> Result<u64, DataplaneError> {
+        self.traffic
+            .get(&index, 0)
+            .map(|values| values.iter().sum())
+            .map_err(|error| map_error("reading TABLE_TRAFFIC", error))
+    }
+
+    fn added(&self, table: Table) -> Result<u64, DataplaneError> {
+        self.counted(match table {
+            Table::Flows => traffic::FLOWS_ADDED,
+            Table::Pending => traffic::PENDING_ADDED,
+        })
+    }
+
+    fn removed(&self, table: Table) -> Result<u64, DataplaneError> {
+        let (removed, swept) = match table {
+            Table::Flows => (traffic::FLOWS_REMOVED, traffic::FLOWS_SWEPT),
+            Table::Pending => (traffic::PENDING_REMOVED, traffic::PENDING_SWEPT),
+        };
+        Ok(self.counted(removed)? + self.counted(swept)?)
+    }
+
+    /// Removes entries whose flows have not spoken since they were read. Gives those that have.
+    fn remove(
+        &mut self,
+        table: Table,
+        expired: &mut Vec<(FlowKey, u32)>,
+    ) -> Vec<(FlowKey, FlowEntry)> {
+        let (map, swept) = match table {
+            Table::Flows => (&mut self.flows, traffic::FLOWS_SWEPT),
+            Table::Pending => (&mut self.pending, traffic::PENDING_SWEPT),
+        };
+        let (mut removed_count, mut kept) = (0_u64, Vec::new());
+        for (key, last_seen_ticks) in expired.drain(..) {
+            match map.get(&key, 0) {
+                Ok(now) if now.last_seen_ticks == last_seen_ticks => {
+                    removed_count += u64::from(map.remove(&key).is_ok());
+                }
+                Ok(now) => kept.push((key, now)),
+                Err(_) => {}
+            }
+        }
+        if removed_count > 0 {
+            self.note_swept(swept, removed_count);
+        }
+        kept
+    }
+
+    /// Adds to a counter that only the daemon writes. If that fails, evictions are counted too many:
+    /// said in the log.
+    fn note_swept(&mut self, index: u32, count: u64) {
+        let noted = self
+            .traffic
+            .get(&index, 0)
+            .map_err(|error| map_error("reading TABLE_TRAFFIC", error))
+            .and_then(|values| {
+                let mut values = values.to_vec();
+                if let Some(first) = values.first_mut() {
+                    *first += count;
+                }
+                let values = PerCpuValues::try_from(values)
+                    .map_err(|error| DataplaneError::kernel("counting swept flows", error))?;
+                self.traffic
+                    .set(index, values, 0)
+                    .map_err(|error| map_error("writing TABLE_TRAFFIC", error))
+            });
+        if let Err(error) = noted {
+            tracing::warn!("{count} swept flows will count as evicted: {error}");
+        }
     }
 }
 
@@ -125,7 +300,7 @@ fn twice(object: &Ebpf, name: &str) -> Result<(MapData, Map), DataplaneError> {
     let id = object
         .map(name)
         .and_then(|map| match map {
-            Map::LruHashMap(data) | Map::Array(data) => data.info().ok(),
+            Map::LruHashMap(data) | Map::Array(data) | Map::PerCpuArray(data) => data.info().ok(),
             _ => None,
         })
         .map(|info| info.id())
@@ -147,38 +322,12 @@ fn idle_ms(entry: &FlowEntry) -> u64 {
 }
 
 impl FlowTable for BpfFlowTable {
+    fn census(&self) -> Result<Census, DataplaneError> {
+        self.walk(false)
+    }
+
     fn sweep(&self) -> Result<Census, DataplaneError> {
-        let mut census = Census::default();
-        let mut expired = Vec::new();
-        self.for_each(|key, entry| {
-            let phase = Phase::from_u32(entry.phase);
-            if phase.is_none_or(|phase| idle_ms(entry) > idle_limit_s(phase) * 1_000) {
-                expired.push((*key, entry.last_seen_ticks));
-                return;
-            }
-            census.entries_count += 1;
-            census.referenced_backends.insert(entry.backend_index);
-            census
-                .referenced_vips
-                .insert((key.service, key.vip_ordinal));
-            if phase.is_some_and(Phase::is_busy) {
-                *census.live.entry(entry.backend_index).or_default() += 1;
-            }
-        })?;
-        let mut writer = self.writer();
-        let writer = &mut *writer;
-        for (key, last_seen_ticks) in expired {
-            for map in [&mut writer.flows, &mut writer.pending] {
-                // A flow that spoke meanwhile stays; one that is gone already needs nothing.
-                if map
-                    .get(&key, 0)
-                    .is_ok_and(|now| now.last_seen_ticks == last_seen_ticks)
-                {
-                    let _ = map.remove(&key);
-                }
-            }
-        }
-        Ok(census)
+        self.walk(true)
     }
 
     fn flows(&self, service: &str) -> Result<Vec<ListedFlow>, DataplaneError> {
@@ -263,5 +412,9 @@ impl FlowTable for BpfFlowTable {
 
     fn capacity_count(&self) -> u64 {
         self.capacity_count
+    }
+
+    fn pending_capacity_count(&self) -> u64 {
+        self.pending_capacity_count
     }
 }

@@ -2,11 +2,11 @@
 
 use aya::{
     Ebpf,
-    maps::{Array, HashMap, Map, MapData, PerCpuArray},
+    maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuArray},
 };
 use shifter_common::abi::{
-    BackendCounters, BackendEntry, BackendService, ServiceEntry, SlotCounters, VipEntry, VipKey,
-    map,
+    BackendCounters, BackendEntry, BackendService, ServiceEntry, SlotCounters, TargetKey, VipEntry,
+    VipKey, map,
 };
 
 use super::{super::DataplaneError, mapped::Mapped};
@@ -35,6 +35,8 @@ pub struct Maps {
     pub slot_counters: PerCpuArray<MapData, SlotCounters>,
     /// Counters by backend.
     pub backend_counters: PerCpuArray<MapData, BackendCounters>,
+    /// Target rules.
+    pub targets: LpmTrie<MapData, TargetKey, u32>,
     /// Settings by number.
     pub settings: Array<MapData, u32>,
 }
@@ -57,6 +59,7 @@ impl Maps {
             verdicts: typed(object, map::VERDICTS)?,
             slot_counters: typed(object, map::SLOT_COUNTERS)?,
             backend_counters: typed(object, map::BACKEND_COUNTERS)?,
+            targets: typed(object, map::TARGETS)?,
             settings: typed(object, map::SETTINGS)?,
         })
     }

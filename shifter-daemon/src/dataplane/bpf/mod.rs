@@ -10,26 +10,40 @@ mod hooks;
 mod log;
 mod mapped;
 mod maps;
+mod pace;
 mod publish;
 mod read;
 mod regions;
 mod reset;
 mod retire;
+mod roster;
+mod sizing;
 mod sys;
 mod tables;
+mod targets;
+mod vips;
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{
+    cell::Cell,
+    collections::{BTreeMap, HashMap},
+    path::Path,
+    sync::Arc,
+};
 
 use aya::{Ebpf, EbpfLoader, maps::MapData};
 use shifter_common::{
-    abi::{self, BackendCounters, BackendEntry, SlotCounters, VipEntry, VipKey},
+    abi::{self, BackendCounters, BackendEntry, BackendService, SlotCounters, VipKey},
     addr::Be16,
+    steering::Slot,
     wire::InterfaceStatus,
 };
 use std::net::SocketAddr;
 
 pub use self::log::KernelLog;
-use self::{directory::PinDirectory, flows::BpfFlowTable, hooks::Hooks, maps::Maps};
+use self::{
+    directory::PinDirectory, flows::BpfFlowTable, hooks::Hooks, maps::Maps, roster::Roster,
+    vips::Vips,
+};
 use super::{
     Census, Dataplane, DataplaneError, FlowTable, Publication, PublishedService, ServicePlan,
     ServiceReading,
@@ -53,18 +67,40 @@ pub struct BpfDataplane {
     was_adopted: bool,
     /// Service index by name.
     services: BTreeMap<String, u32>,
-    /// Every VIP the kernel knows, retired ones included, by address and protocol: services of two
-    /// protocols may share an address.
-    vips: BTreeMap<(SocketAddr, u8), VipEntry>,
+    /// Every VIP the kernel knows, retired ones included.
+    vips: Vips,
+    /// Service and VIP count by backend address, as the kernel knows them.
+    owners: HashMap<VipKey, BackendService>,
+    /// Target rules in the kernel.
+    targets: targets::Entered,
+    /// Backend indexes in use and free.
+    roster: Roster,
+    /// The last plan of each service that is wholly in force.
+    in_force: BTreeMap<u32, ServicePlan>,
     /// What was last dealt into tables: to tell a weight change from a table change, and to deal
     /// the next on top of it.
     deals: tables::Deals,
-    /// Services whose bank was flipped since programs were last waited for.
-    flipped: std::collections::BTreeSet<u32>,
+    /// Slots whose bank was flipped since programs were last waited for.
+    flipped: std::collections::BTreeSet<(u32, Slot)>,
     /// Backend indexes that stand in a plan; the others may be freed once no flow refers to them.
     planned_backends: std::collections::BTreeSet<u32>,
-    /// Where the search for a free backend index begins.
-    next_backend: usize,
+    /// What publications have cost so far.
+    effort: Effort,
+}
+
+/// What publications have cost, in calls and steps: time would say more about the machine.
+#[derive(Debug, Default)]
+pub struct Effort {
+    /// System calls that read or change a map.
+    pub map_calls: Cell<u64>,
+    /// Backend entries that were looked at.
+    pub backends_seen: Cell<u64>,
+}
+
+impl Effort {
+    fn call(&self) {
+        self.map_calls.set(self.map_calls.get() + 1);
+    }
 }
 
 impl BpfDataplane {
@@ -79,8 +115,9 @@ impl BpfDataplane {
         if !was_adopted {
             directory.begin()?;
         }
+        sizing::check(&node.sizes)?;
         let mut object = load(&directory, node)?;
-        let flow_table = Arc::new(BpfFlowTable::open(&object)?);
+        let flow_table = Arc::new(BpfFlowTable::open(&object, node.idle)?);
         if !was_adopted {
             directory.commit()?;
         }
@@ -94,11 +131,15 @@ impl BpfDataplane {
             directory,
             was_adopted,
             services: BTreeMap::new(),
-            vips: BTreeMap::new(),
+            vips: Vips::default(),
+            owners: HashMap::new(),
+            targets: BTreeMap::new(),
+            roster: Roster::default(),
+            in_force: BTreeMap::new(),
             deals: tables::Deals::default(),
             flipped: std::collections::BTreeSet::new(),
             planned_backends: std::collections::BTreeSet::new(),
-            next_backend: 0,
+            effort: Effort::default(),
         };
         this.recall()?;
         Ok(this)
@@ -108,16 +149,28 @@ impl BpfDataplane {
     fn recall(&mut self) -> Result<(), DataplaneError> {
         self.services = self.names()?;
         // An adopted table may have been retired a moment before its daemon died.
-        self.flipped = self.services.values().copied().collect();
+        self.flipped = self
+            .services
+            .values()
+            .flat_map(|&service| Slot::ALL.map(|slot| (service, slot)))
+            .collect();
         for entry in self.maps.vips.iter() {
             let (key, entry) = entry.map_err(|error| maps::map_error("reading VIPS", error))?;
             self.vips.insert((socket_addr(&key), key.protocol), entry);
         }
+        for entry in self.maps.backend_services.iter() {
+            let (key, owner) =
+                entry.map_err(|error| maps::map_error("reading BACKEND_SERVICES", error))?;
+            self.owners.insert(key, owner);
+        }
+        self.recall_targets()?;
+        let table = &self.maps.backends;
+        self.roster = Roster::read((0..table.len()).map(|index| table.read(index)));
         // Until a plan says otherwise every backend found here stays.
-        self.planned_backends = (0..self.maps.backends.len() as u32)
-            .filter(|&i| self.maps.backends.read(i as usize).state != abi::backend_state::FREE)
-            .collect();
-        self.flow_table.set_names(&self.services);
+        self.planned_backends = self.roster.used().collect();
+        for (name, index) in &self.services {
+            self.flow_table.set_name(name, Some(*index));
+        }
         Ok(())
     }
 
@@ -139,11 +192,17 @@ impl BpfDataplane {
 
     /// Indexes and entries of a service's backends.
     fn backends_of(&self, service: u32) -> impl Iterator<Item = (u32, BackendEntry)> + '_ {
-        (0..self.maps.backends.len()).filter_map(move |index| {
-            let entry = self.maps.backends.read(index);
-            (entry.service == service && entry.state != abi::backend_state::FREE)
-                .then_some((index as u32, entry))
+        self.roster.of(service).map(|index| {
+            self.effort
+                .backends_seen
+                .set(self.effort.backends_seen.get() + 1);
+            (index, self.maps.backends.read(index as usize))
         })
+    }
+
+    /// What publications have cost so far.
+    pub fn effort(&self) -> &Effort {
+        &self.effort
     }
 }
 
@@ -296,6 +355,7 @@ fn sum_slot(values: impl Iterator<Item = SlotCounters>) -> SlotCounters {
         add_flows(&mut total.flows, &part.flows);
         total.failed_over += part.failed_over;
         total.unserved += part.unserved;
+        total.targeted += part.targeted;
         total
     })
 }

@@ -21,14 +21,42 @@ impl BpfDataplane {
         &mut self,
         plan: &ServicePlan,
     ) -> Result<Publication, DataplaneError> {
+        if let Some(publication) = self.steer_only(plan) {
+            return Ok(publication);
+        }
         self.check(plan)?;
         let is_new = !self.services.contains_key(&plan.name);
         let service = self.claim_service(plan)?;
         let outcome = self.carry_out(service, plan);
+        if outcome.is_ok() {
+            self.in_force.insert(service, plan.clone());
+        } else {
+            self.in_force.remove(&service);
+        }
         if outcome.is_err() && is_new {
             self.give_up(service, plan);
         }
         outcome
+    }
+
+    /// Changes the steering word if a plan asks for nothing else, which is the common change and the
+    /// urgent one: no map is read or written.
+    fn steer_only(&mut self, plan: &ServicePlan) -> Option<Publication> {
+        let service = *self.services.get(&plan.name)?;
+        let in_force = self.in_force.get_mut(&service)?;
+        let same = ServicePlan {
+            baseline: plan.baseline,
+            weight_bp: plan.weight_bp,
+            affinity: plan.affinity,
+            held: plan.held,
+            ..in_force.clone()
+        };
+        if same != *plan {
+            return None;
+        }
+        *in_force = same;
+        let (word, stored_at) = self.change_word(service, |word| plan.steer(word));
+        Some(Publication { word, stored_at })
     }
 
     pub(super) fn carry_out(
@@ -45,12 +73,14 @@ impl BpfDataplane {
             })
         });
         self.leave(service, plan);
+        let targets = self.enter_targets(service, plan);
         for outcome in dealt {
             outcome?;
         }
+        targets?;
         // Whoever served the VIP until now goes on until a slot can: a new service takes its VIPs
         // only then. Once taken they stay.
-        let has_vips = self.vips.values().any(|entry| entry.service == service);
+        let has_vips = self.vips.of(service).next().is_some();
         if has_vips || plan.slots.iter().any(|slot| slot.eligible) {
             self.claim_vips(service, plan)?;
         }
@@ -86,7 +116,7 @@ impl BpfDataplane {
         for backend in plan.slots.iter().flat_map(|slot| &slot.backends) {
             self.hooks.check_backend(backend.addr)?;
             let key = vip_key(backend.addr, plan.protocol.number());
-            if let Ok(owner) = self.maps.backend_services.get(&key, 0)
+            if let Some(owner) = self.owners.get(&key)
                 && Some(&owner.service) != service
             {
                 return Err(DataplaneError::Refused(format!(
@@ -97,7 +127,7 @@ impl BpfDataplane {
                 )));
             }
         }
-        Ok(())
+        self.check_targets(plan)
     }
 
     pub(super) fn name_of(&self, service: u32) -> String {
@@ -140,7 +170,7 @@ impl BpfDataplane {
             }
         });
         if has_flipped {
-            self.flipped.insert(service);
+            self.flipped.insert((service, slot));
         }
         *stored_at = stored_at.or(at);
     }
@@ -189,6 +219,7 @@ fn with_choice(word: SteeringWord, plan: &ServicePlan) -> SteeringWord {
     word.with_weight_bp(plan.weight_bp)
         .with_baseline(plan.baseline)
         .with_affinity(plan.affinity)
+        .with_held(plan.held)
 }
 
 /// Cohort 0 is for flows outside any trial.

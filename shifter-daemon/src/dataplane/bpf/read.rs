@@ -20,9 +20,9 @@ impl BpfDataplane {
         let (protocol, on_empty) = self.policy(index);
         let mut vips: Vec<(u8, SocketAddr)> = self
             .vips
-            .iter()
-            .filter(|(_, entry)| entry.service == index && entry.is_retired == 0)
-            .map(|((addr, _), entry)| (entry.ordinal, *addr))
+            .of(index)
+            .filter(|(_, entry)| entry.is_retired == 0)
+            .map(|((addr, _), entry)| (entry.ordinal, addr))
             .collect();
         vips.sort_unstable();
         PublishedService {
@@ -31,6 +31,7 @@ impl BpfDataplane {
             vips: vips.into_iter().map(|(_, addr)| addr).collect(),
             protocol,
             on_empty,
+            targets: self.targets.get(&index).cloned().unwrap_or_default(),
             ready: self
                 .backends_of(index)
                 .filter(|(_, entry)| entry.state == backend_state::READY)

@@ -23,12 +23,7 @@ impl BpfDataplane {
             .steering
             .atomic(service as usize)
             .store(0, Ordering::Release);
-        let vips: Vec<(SocketAddr, u8)> = self
-            .vips
-            .iter()
-            .filter(|(_, e)| e.service == service)
-            .map(|(vip, _)| *vip)
-            .collect();
+        let vips: Vec<(SocketAddr, u8)> = self.vips.of(service).map(|(vip, _)| vip).collect();
         for (vip, protocol) in vips {
             let _ = self.maps.vips.remove(&vip_key(vip, protocol));
             self.vips.remove(&(vip, protocol));
@@ -36,11 +31,14 @@ impl BpfDataplane {
         for backend in plan.slots.iter().flat_map(|slot| &slot.backends) {
             let key = vip_key(backend.addr, plan.protocol.number());
             let _ = self.maps.backend_services.remove(&key);
+            self.owners.remove(&key);
         }
+        self.forget_targets(service);
         let backends: Vec<u32> = self.backends_of(service).map(|(index, _)| index).collect();
         for index in backends {
             self.planned_backends.remove(&index);
             self.set_state(index, backend_state::FREE);
+            self.roster.give_back(service, index);
         }
         for slot in Slot::ALL {
             for is_v6 in [false, true] {
@@ -59,7 +57,7 @@ impl BpfDataplane {
         };
         let _ = self.set_service(service, &free);
         self.services.remove(&plan.name);
-        self.flow_table.set_names(&self.services);
+        self.flow_table.set_name(&plan.name, None);
     }
 
     /// Marks the backends that take no new flows.
@@ -99,7 +97,7 @@ impl BpfDataplane {
                         .referenced_vips
                         .contains(&(entry.service, entry.ordinal))
             })
-            .map(|(vip, _)| *vip)
+            .map(|(vip, _)| vip)
             .collect();
         for (vip, protocol) in retired {
             self.maps
@@ -108,7 +106,8 @@ impl BpfDataplane {
                 .map_err(|error| map_error(format!("removing VIP {vip}"), error))?;
             self.vips.remove(&(vip, protocol));
         }
-        for index in 0..self.maps.backends.len() as u32 {
+        let used: Vec<u32> = self.roster.used().collect();
+        for index in used {
             let entry = self.maps.backends.read(index as usize);
             let is_done = entry.state == backend_state::DRAINING
                 && !self.planned_backends.contains(&index)
@@ -127,6 +126,7 @@ impl BpfDataplane {
     ) -> Result<(), DataplaneError> {
         let addr = entry.addr.to_socket_addr(entry.port);
         self.set_state(index, backend_state::FREE);
+        self.roster.give_back(entry.service, index);
         let is_elsewhere = self
             .backends_of(entry.service)
             .any(|(_, other)| other.addr == entry.addr && other.port == entry.port);
@@ -134,12 +134,16 @@ impl BpfDataplane {
             // The service may have changed its protocol while the backend had flows.
             for protocol in [protocol::TCP, protocol::UDP] {
                 let key = vip_key(addr, protocol);
-                let owner = self.maps.backend_services.get(&key, 0);
-                if owner.is_ok_and(|owner| owner.service == entry.service) {
+                if self
+                    .owners
+                    .get(&key)
+                    .is_some_and(|owner| owner.service == entry.service)
+                {
                     self.maps
                         .backend_services
                         .remove(&key)
                         .map_err(|error| map_error(format!("removing backend {addr}"), error))?;
+                    self.owners.remove(&key);
                 }
             }
         }

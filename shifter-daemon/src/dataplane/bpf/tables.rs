@@ -67,7 +67,7 @@ impl BpfDataplane {
                 && self.maps.tables.holds(active.base, &dealt.table)
         });
         if !is_in_force {
-            self.wait_for_readers(service)?;
+            self.wait_for_readers(service, slot)?;
             for (is_v6, Deal { dealt, .. }) in &deals {
                 self.write_table(service, slot, *is_v6, bank ^ 1, &dealt.table)?;
             }
@@ -123,8 +123,12 @@ impl BpfDataplane {
     }
 
     /// A packet may still be read through the bank that was retired last.
-    pub(super) fn wait_for_readers(&mut self, service: u32) -> Result<(), DataplaneError> {
-        if self.flipped.contains(&service) {
+    pub(super) fn wait_for_readers(
+        &mut self,
+        service: u32,
+        slot: Slot,
+    ) -> Result<(), DataplaneError> {
+        if self.flipped.contains(&(service, slot)) {
             sys::wait_for_running_programs()
                 .map_err(|error| DataplaneError::kernel("membarrier", error))?;
             self.flipped.clear();

@@ -4,6 +4,7 @@ mod changes;
 mod properties;
 mod recall;
 mod situations;
+mod targets;
 
 use std::time::Duration;
 
@@ -49,6 +50,7 @@ fn spec(vips: &[&str], a: &[&str], b: &[&str]) -> ServiceSpec {
         default_slot: Slot::A,
         on_empty: OnEmpty::Drop,
         slots: [slot(a), slot(b)],
+        targets: Default::default(),
         readiness: ProbeSpec {
             port: None,
             check: ProbeCheck::Tcp,
@@ -81,6 +83,7 @@ fn record(baseline: Slot, weight_bp: u16, drained: &[Slot]) -> ServiceRecord {
         weight_bp,
         weight_by: "root (uid 0)".into(),
         weight_set_unix_ms: 5,
+        held: false,
         drained,
     }
 }

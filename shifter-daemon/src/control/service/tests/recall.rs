@@ -9,6 +9,7 @@ fn published(word: SteeringWord, ready: &[(Slot, &str)]) -> PublishedService {
         vips: vec![addr("10.0.0.10:80")],
         protocol: Protocol::Tcp,
         on_empty: OnEmpty::Pass,
+        targets: Default::default(),
         ready: ready
             .iter()
             .map(|(slot, text)| (*slot, addr(text)))
