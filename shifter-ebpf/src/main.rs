@@ -19,6 +19,7 @@ mod atomic;
 mod clock;
 mod flow;
 mod frame;
+mod local;
 mod maps;
 mod parse;
 mod pipeline;
@@ -29,8 +30,8 @@ mod xdp;
 use aya_ebpf::{
     EbpfContext,
     bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action},
-    macros::{classifier, xdp},
-    programs::{TcContext, XdpContext},
+    macros::{cgroup_sock_addr, classifier, xdp},
+    programs::{SockAddrContext, TcContext, XdpContext},
 };
 use shifter_common::{
     abi::setting,
@@ -59,6 +60,54 @@ pub fn tc_ingress(ctx: TcContext) -> i32 {
 pub fn tc_egress(ctx: TcContext) -> i32 {
     let verdict = pipeline::egress(&tc::TcFrame::new(&ctx));
     tc_action(finish(&ctx, verdict))
+}
+
+/// connect(2) of the host's own clients.
+#[cgroup_sock_addr(connect4)]
+pub fn local_connect4(ctx: SockAddrContext) -> i32 {
+    local::connect::<false>(&ctx)
+}
+
+/// As above, of IPv6 sockets.
+#[cgroup_sock_addr(connect6)]
+pub fn local_connect6(ctx: SockAddrContext) -> i32 {
+    local::connect::<true>(&ctx)
+}
+
+/// Datagrams of the host's own clients.
+#[cgroup_sock_addr(sendmsg4)]
+pub fn local_sendmsg4(ctx: SockAddrContext) -> i32 {
+    local::send::<false>(&ctx)
+}
+
+/// As above, of IPv6 sockets.
+#[cgroup_sock_addr(sendmsg6)]
+pub fn local_sendmsg6(ctx: SockAddrContext) -> i32 {
+    local::send::<true>(&ctx)
+}
+
+/// Whom a datagram came from.
+#[cgroup_sock_addr(recvmsg4)]
+pub fn local_recvmsg4(ctx: SockAddrContext) -> i32 {
+    local::receive::<false>(&ctx)
+}
+
+/// As above, of IPv6 sockets.
+#[cgroup_sock_addr(recvmsg6)]
+pub fn local_recvmsg6(ctx: SockAddrContext) -> i32 {
+    local::receive::<true>(&ctx)
+}
+
+/// getpeername(2).
+#[cgroup_sock_addr(getpeername4)]
+pub fn local_peername4(ctx: SockAddrContext) -> i32 {
+    local::peer_name::<false>(&ctx)
+}
+
+/// As above, of IPv6 sockets.
+#[cgroup_sock_addr(getpeername6)]
+pub fn local_peername6(ctx: SockAddrContext) -> i32 {
+    local::peer_name::<true>(&ctx)
 }
 
 #[inline(always)]
