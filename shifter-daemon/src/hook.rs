@@ -12,6 +12,8 @@ use crate::{doctor::interface::Interface, model::HookSpec};
 pub enum Hook {
     /// XDP, run by the driver.
     Xdp,
+    /// XDP, run by the kernel's stack.
+    XdpGeneric,
     /// TC ingress.
     Tc,
 }
@@ -20,6 +22,7 @@ impl std::fmt::Display for Hook {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.pad(match self {
             Self::Xdp => "xdp",
+            Self::XdpGeneric => "xdp-generic",
             Self::Tc => "tc",
         })
     }
@@ -63,18 +66,56 @@ pub fn decide_hook(
     checksums_complete: bool,
     forwarded_backend: Option<SocketAddr>,
 ) -> Result<(Hook, String), HookRefusal> {
+    if let Some(refusal) = member(interface) {
+        return Err(refusal);
+    }
     match spec {
-        HookSpec::Tc => Ok((Hook::Tc, "asked for".into())),
+        HookSpec::Tc => Ok((Hook::Tc, with_advice("asked for".into(), interface))),
         HookSpec::Auto => Ok(match obstacle(interface) {
-            Some(reason) => (Hook::Tc, reason),
+            Some(reason) => (Hook::Tc, with_advice(reason, interface)),
             None => (
                 Hook::Xdp,
                 format!("driver {} is a real NIC's", interface.driver_name()),
             ),
         }),
         HookSpec::Xdp => {
-            xdp(interface, checksums_complete, forwarded_backend).map(|reason| (Hook::Xdp, reason))
+            let reason = xdp(interface, Hook::Xdp, checksums_complete, forwarded_backend)?;
+            Ok((Hook::Xdp, with_advice(reason, interface)))
         }
+        HookSpec::XdpGeneric => {
+            let reason = xdp(
+                interface,
+                Hook::XdpGeneric,
+                checksums_complete,
+                forwarded_backend,
+            )?;
+            Ok((Hook::XdpGeneric, with_advice(reason, interface)))
+        }
+    }
+}
+
+/// A member of a bond sees a part of its packets only: a flow may come in by one and its replies leave
+/// by another.
+fn member(interface: &Interface) -> Option<HookRefusal> {
+    let name = &interface.name;
+    let master = interface.master.as_ref()?;
+    matches!(master.kind.as_str(), "bond" | "team").then(|| HookRefusal {
+        why: format!(
+            "{name} is a member of {master}: packets of a flow come in and go out by any member"
+        ),
+        remedy: format!("name {} instead", master.name),
+    })
+}
+
+/// What else to say of a choice.
+fn with_advice(reason: String, interface: &Interface) -> String {
+    match &interface.master {
+        Some(master) if master.kind == "bridge" => format!(
+            "{reason}; only clients behind this port are steered, those behind all ports if {} is \
+             named instead",
+            master.name
+        ),
+        _ => reason,
     }
 }
 
@@ -106,20 +147,21 @@ fn obstacle(interface: &Interface) -> Option<String> {
 /// The reason for XDP where it was asked for.
 fn xdp(
     interface: &Interface,
+    hook: Hook,
     checksums_complete: bool,
     forwarded_backend: Option<SocketAddr>,
 ) -> Result<String, HookRefusal> {
     let (name, driver) = (&interface.name, interface.driver_name());
     if let Some(program) = interface.xdp_program() {
         return Err(HookRefusal {
-            why: format!("hook = \"xdp\" on {name}: a foreign XDP program holds it: {program}"),
+            why: format!("hook = \"{hook}\" on {name}: a foreign XDP program holds it: {program}"),
             remedy: format!("use hook = \"tc\", or take it off: ip link set dev {name} xdp off"),
         });
     }
-    if interface.native_xdp == Some(false) {
+    if hook == Hook::Xdp && interface.native_xdp == Some(false) {
         return Err(HookRefusal {
             why: format!("hook = \"xdp\" on {name}: driver {driver} does not run XDP programs"),
-            remedy: "use hook = \"tc\" or \"auto\"".into(),
+            remedy: "use hook = \"tc\", \"auto\" or \"xdp-generic\"".into(),
         });
     }
     if !interface.is_virtual {
@@ -137,7 +179,7 @@ fn xdp(
         )),
         Some(backend) => Err(HookRefusal {
             why: format!(
-                "hook = \"xdp\" on {name}: driver {driver} is virtual, XDP cannot see offloaded \
+                "hook = \"{hook}\" on {name}: driver {driver} is virtual, XDP cannot see offloaded \
                  checksums, and packets forwarded to backend {backend} would carry wrong ones"
             ),
             remedy: "use hook = \"tc\", or on the peer: ethtool -K PEER tx-checksumming off, and \

@@ -265,6 +265,7 @@ fn interface(interface: &InterfaceSpec) -> String {
     let hook = match hook {
         HookSpec::Auto => "auto",
         HookSpec::Xdp => "xdp",
+        HookSpec::XdpGeneric => "xdp-generic",
         HookSpec::Tc => "tc",
     };
     format!("{{ hook = \"{hook}\", checksums_complete = {checksums_complete} }}")

@@ -112,6 +112,11 @@ fn effective_capabilities(status: &str) -> Option<u64> {
     u64::from_str_radix(bits.trim(), 16).ok()
 }
 
+/// Where cgroup v2 is mounted.
+pub fn cgroup2() -> Option<String> {
+    cgroup2_mount(&fs::read_to_string("/proc/self/mounts").ok()?)
+}
+
 /// The first mount of cgroup v2 in `/proc/self/mounts`: `/sys/fs/cgroup`, or
 /// `/sys/fs/cgroup/unified` beside version 1.
 fn cgroup2_mount(mounts: &str) -> Option<String> {
@@ -182,6 +187,7 @@ mod tests {
             state_dir: "/var/lib/shifter".into(),
             bpffs: "/proc".into(),
             services_dir: "/etc/shifter/services.d".into(),
+            local_clients: crate::model::LocalClientsSpec::Auto,
             sizes: SizeSpec::default(),
         };
         let facts = gather(Some(&node), None);

@@ -26,6 +26,14 @@ impl Driver {
         });
     }
 
+    /// Hooks again what has lost its hooks.
+    pub(super) fn tend(&mut self) {
+        match self.dataplane.tend() {
+            Ok(done) => done.iter().for_each(|done| tracing::warn!("{done}")),
+            Err(error) => tracing::error!("tending the hooks: {error}"),
+        }
+    }
+
     pub(super) fn handle_swept(&mut self, swept: Swept) {
         let retired = swept.census.and_then(|census| {
             if swept.publications_count == self.publications_count {

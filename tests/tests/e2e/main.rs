@@ -1,6 +1,7 @@
 //! The whole of shifter: shifterd as a process, its API, real clients and real backends in network
 //! namespaces of their own.
 
+mod cgroup;
 mod stage;
 
 mod changes;
@@ -8,6 +9,7 @@ mod crash;
 mod foreign;
 mod input;
 mod outliers;
+mod local;
 mod readiness;
 mod rollback;
 mod shares;

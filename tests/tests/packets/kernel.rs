@@ -55,6 +55,7 @@ pub fn node(bpffs: &Path) -> NodeSpec {
         state_dir: "/nonexistent".into(),
         bpffs: bpffs.to_owned(),
         services_dir: "/nonexistent".into(),
+        local_clients: shifter_daemon::model::LocalClientsSpec::Off,
         sizes: SizeSpec {
             services_count: 4,
             backends_count: 64,

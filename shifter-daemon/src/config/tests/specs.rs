@@ -304,6 +304,7 @@ fn smallest_node() -> NodeSpec {
         state_dir: "/var/lib/shifter".into(),
         bpffs: "/sys/fs/bpf".into(),
         services_dir: "services.d".into(),
+        local_clients: crate::model::LocalClientsSpec::Auto,
         sizes: SizeSpec::default(),
     }
 }
