@@ -339,19 +339,18 @@ fn goes_on<const IS_V6: bool>(named: &Named<'_, IS_V6>, noted: &LocalPeer, now: 
     if backend.backend_id != noted.backend_id {
         return false;
     }
-    match backend.state {
-        backend_state::READY => true,
-        // Out of traffic, for whatever reason: as long as it answers it keeps what it has.
-        backend_state::DRAINING => {
-            let back = named.key(noted.other, local_direction::FROM_BACKEND);
-            LOCAL_PEERS.get_ptr(&back).is_some_and(|answer| {
-                // SAFETY: the pointer came from a lookup in this program run.
-                let heard = unsafe { (&raw const (*answer).last_seen_ticks).read_volatile() };
-                now.wrapping_sub(heard) < SILENCE_TICKS
-            })
-        }
-        _ => false,
+    let is_in_slot = select::steering_word(backend.service)
+        .is_some_and(|word| word.eligible(Slot::from_index(u32::from(backend.slot))));
+    if is_in_slot && backend.state == backend_state::READY {
+        return true;
     }
+    // Out of traffic, for whatever reason: as long as it answers it keeps what it has.
+    let back = named.key(noted.other, local_direction::FROM_BACKEND);
+    LOCAL_PEERS.get_ptr(&back).is_some_and(|answer| {
+        // SAFETY: the pointer came from a lookup in this program run.
+        let heard = unsafe { (&raw const (*answer).last_seen_ticks).read_volatile() };
+        now.wrapping_sub(heard) < SILENCE_TICKS
+    })
 }
 
 /// Selects a backend as the packet path does. The source port is not chosen yet: with connection

@@ -4,8 +4,12 @@
 use std::{
     collections::BTreeMap,
     io::ErrorKind,
-    net::{IpAddr, SocketAddr, TcpStream},
-    time::Duration,
+    net::{IpAddr, SocketAddr, TcpStream, UdpSocket},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use shifter_common::wire::{LocalClientsStatus, LocalSlotStatus, Slot};
@@ -14,6 +18,7 @@ use shifter_tests::{
     backend::{Backend, Spec},
     daemon::{Daemon, Node},
     load::{self, Plan, Report, Sources},
+    netns::Inside,
     world::{Family, OTHER, Options, VIP, World},
 };
 
@@ -144,9 +149,10 @@ fn affinity_to_the_client_holds_for_the_host_itself() {
     let spec = with(|spec| spec.affinity = Affinity::Client);
     let stage = Stage::with(HookSpec::Tc, Options::default(), spec);
     stage.set_weight(5_000);
-    // All of 127.0.0.0/8 is the host's, so 64 addresses need no setup.
-    let own = "local 10.9.128.0/17 dev lo";
-    stage.world.host().ip(&format!("route add {own}"));
+    stage
+        .world
+        .host()
+        .ip("route add local 10.9.128.0/17 dev lo");
     let mut versions = BTreeMap::<String, u32>::new();
     for turn in 0..64_u8 {
         let sources = Sources {
@@ -215,12 +221,15 @@ fn a_service_without_an_eligible_slot_refuses_or_passes() {
             Options::default(),
             with(|spec| spec.on_empty = on_empty),
         );
-        let own = Backend::start(stage.world.host(), Spec::new("own", &VIP.ports(PORT)));
         stage.a.set_ready(false);
         stage.b.set_ready(false);
         stage.wait("no slot is eligible", |s| {
             s.slots.iter().all(|slot| !slot.eligible)
         });
+        // It asks itself at the VIP whether it is up, which passes as well.
+        let own = (on_empty == OnEmpty::Pass)
+            .then(|| Backend::start(stage.world.host(), Spec::new("own", &VIP.ports(PORT))));
+        let before = outcomes(&local(&stage)).get(expected).copied().unwrap_or(0);
         for family in Family::ALL {
             let report = load(&stage, &Plan::connections(vip(family), 1, 5));
             match on_empty {
@@ -237,7 +246,8 @@ fn a_service_without_an_eligible_slot_refuses_or_passes() {
             }
         }
         let status = local(&stage);
-        let count = if on_empty == OnEmpty::Drop { 12 } else { 10 };
+        let more = if on_empty == OnEmpty::Drop { 12 } else { 10 };
+        let count = before + more;
         assert_eq!(outcomes(&status), counted(&[(expected, count)]));
         assert_eq!(slot(&status, Slot::A).unserved_count, count);
         drop(own);
@@ -350,4 +360,164 @@ fn a_backend_on_the_host_calls_its_own_vip() {
         report.assert_clean();
         assert_eq!(report.backend("a").connections, 50);
     }
+}
+
+/// UDP over the same tables: a socket keeps its backend while that answers, sees the VIP as its peer,
+/// and leaves a backend that is out of traffic and mute. The VIP is entered by hand.
+#[test]
+fn datagrams_of_the_host_are_steered_both_ways() {
+    let stage = Stage::new(HookSpec::Tc);
+    publish_udp(&stage);
+    let host = stage.world.host().inside();
+    for family in Family::ALL {
+        let a = Echo::start(&host, OTHER.port(family, PORT_A), "a");
+        let b = Echo::start(&host, OTHER.port(family, PORT_B), "b");
+        let any = family.pick("0.0.0.0:0", "[::]:0");
+        let socket = || host.run(|| UdpSocket::bind(any)).expect("a socket");
+        let vip = vip(family);
+
+        stage.set_weight(0);
+        let free = socket();
+        let connected = socket();
+        connected.connect(vip).expect("connects");
+        assert_eq!(connected.peer_addr().ok(), Some(vip));
+        for turn in 0..5 {
+            // A weight that changes moves new sockets only.
+            assert_eq!(
+                ask(&free, Some(vip)),
+                Ok((vip, "a".into())),
+                "{family:?} {turn}"
+            );
+            assert_eq!(
+                ask(&connected, None),
+                Ok((vip, "a".into())),
+                "{family:?} {turn}"
+            );
+            stage.set_weight(10_000);
+        }
+        assert_eq!(ask(&socket(), Some(vip)), Ok((vip, "b".into())));
+        // Who answers may be out of traffic: the socket stays. Who is mute loses it.
+        stage.daemon.drain(ORDERS, Slot::A, false).expect("drains");
+        assert_eq!(ask(&free, Some(vip)), Ok((vip, "a".into())), "{family:?}");
+        stage
+            .daemon
+            .drain(ORDERS, Slot::A, true)
+            .expect("drains no more");
+        stage.set_weight(0);
+        let left = socket();
+        a.mute();
+        left.send_to(b"?", vip).expect("sent");
+        assert_eq!(a.heard_of(&left), 1);
+        stage.daemon.drain(ORDERS, Slot::A, false).expect("drains");
+        assert_eq!(ask(&left, Some(vip)), Ok((vip, "b".into())), "{family:?}");
+        stage
+            .daemon
+            .drain(ORDERS, Slot::A, true)
+            .expect("drains no more");
+        // A datagram that comes straight from a backend is shown as that.
+        let direct = socket();
+        assert_eq!(ask(&direct, Some(b.addr)), Ok((b.addr, "b".into())));
+    }
+    let counted = outcomes(&local(&stage));
+    // Of each family: free, connected, another, left twice; free five times again.
+    assert_eq!(counted.get("selected"), Some(&10), "{counted:?}");
+    assert_eq!(counted.get("kept"), Some(&10), "{counted:?}");
+}
+
+/// Enters the VIPs and backends of the service for UDP too.
+fn publish_udp(stage: &Stage) {
+    use aya::maps::{HashMap, Map, MapData};
+    use shifter_common::abi::{BackendService, VipEntry, VipKey, map};
+    fn copy<V: aya::Pod>(stage: &Stage, name: &str) {
+        let pin = stage
+            .daemon
+            .bpffs()
+            .join("shifter")
+            .join("v1")
+            .join("maps")
+            .join(name);
+        let data = MapData::from_pin(pin).expect("the pin");
+        let mut map = HashMap::<_, VipKey, V>::try_from(Map::HashMap(data)).expect("a hash map");
+        let entries: Vec<_> = map.iter().map(|entry| entry.expect("an entry")).collect();
+        for (key, value) in entries {
+            map.insert(
+                VipKey {
+                    protocol: 17,
+                    ..key
+                },
+                value,
+                0,
+            )
+            .expect("room");
+        }
+    }
+    copy::<VipEntry>(stage, map::VIPS);
+    copy::<BackendService>(stage, map::BACKEND_SERVICES);
+}
+
+/// A UDP server that answers each datagram with its name.
+struct Echo {
+    addr: SocketAddr,
+    is_mute: Arc<AtomicBool>,
+    heard: Arc<Mutex<Vec<u16>>>,
+}
+
+impl Echo {
+    fn start(host: &Inside, addr: SocketAddr, name: &'static str) -> Self {
+        let socket = host
+            .run(|| UdpSocket::bind(addr))
+            .expect("the backend's address");
+        let echo = Self {
+            addr,
+            is_mute: Arc::default(),
+            heard: Arc::default(),
+        };
+        let (is_mute, heard) = (Arc::clone(&echo.is_mute), Arc::clone(&echo.heard));
+        std::thread::spawn(move || {
+            let mut bytes = [0; 16];
+            while let Ok((_, from)) = socket.recv_from(&mut bytes) {
+                heard.lock().expect("whole").push(from.port());
+                if !is_mute.load(Ordering::SeqCst) {
+                    let _ = socket.send_to(name.as_bytes(), from);
+                }
+            }
+        });
+        echo
+    }
+
+    fn mute(&self) {
+        self.is_mute.store(true, Ordering::SeqCst);
+    }
+
+    /// Datagrams that came from a socket; waits for the first.
+    fn heard_of(&self, socket: &UdpSocket) -> usize {
+        let port = socket.local_addr().expect("bound").port();
+        let end = Instant::now() + Duration::from_secs(5);
+        loop {
+            let heard = self.heard.lock().expect("whole");
+            let count = heard.iter().filter(|from| **from == port).count();
+            if count > 0 || Instant::now() > end {
+                return count;
+            }
+            drop(heard);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// Sends a datagram, to an address or on a connected socket, and gives who answered what.
+fn ask(socket: &UdpSocket, to: Option<SocketAddr>) -> Result<(SocketAddr, String), String> {
+    socket
+        .set_read_timeout(Some(Duration::from_secs(5)))
+        .expect("a timeout");
+    let sent = match to {
+        Some(to) => socket.send_to(b"?", to),
+        None => socket.send(b"?"),
+    };
+    sent.map_err(|error| format!("sending: {error}"))?;
+    let mut bytes = [0; 16];
+    let (len, from) = socket
+        .recv_from(&mut bytes)
+        .map_err(|error| format!("receiving: {error}"))?;
+    Ok((from, String::from_utf8_lossy(&bytes[..len]).into_owned()))
 }
