@@ -333,9 +333,17 @@ pub mod flow_flag {
     pub const SLOT_B: u8 = 1 << 0;
     /// The weight asked for the other slot, which was not eligible.
     pub const FAILED_OVER: u8 = 1 << 1;
+    /// The client is the backend itself: it sees the VIP as its client, at the port it called from.
+    pub const TURNED: u8 = 1 << 3;
 }
 
 impl FlowEntry {
+    /// Whether the client is the backend itself.
+    #[inline(always)]
+    pub const fn is_turned(&self) -> bool {
+        self.flags & flow_flag::TURNED != 0
+    }
+
     /// Slot of the version the flow is on.
     #[inline(always)]
     pub const fn slot(&self) -> Slot {

@@ -39,6 +39,8 @@ pub enum Action {
     Pass,
     /// It is dropped.
     Drop,
+    /// It goes back by the interface it came in by.
+    Turn,
 }
 
 verdicts! {
@@ -76,6 +78,8 @@ verdicts! {
     DropRewriteFailed = 15, "drop_rewrite_failed", Drop;
     /// The published tables contradict each other; never seen unless the daemon has a defect.
     DropBrokenState = 16, "drop_broken_state", Drop;
+    /// Packet of a backend that called its own VIP and was selected itself, sent back to it.
+    SteeredTurned = 17, "steered_turned", Turn;
 }
 
 #[cfg(test)]

@@ -234,14 +234,22 @@ mod tests {
         }
     }
 
-    fn member() -> Interface {
+    fn enslaved(name: &str, kind: &str) -> Interface {
         Interface {
             master: Some(Master {
-                name: "bond0".into(),
-                kind: "bond".into(),
+                name: name.into(),
+                kind: kind.into(),
             }),
             ..nic()
         }
+    }
+
+    fn member() -> Interface {
+        enslaved("bond0", "bond")
+    }
+
+    fn port() -> Interface {
+        enslaved("br0", "bridge")
     }
 
     fn without_xdp() -> Interface {
@@ -269,7 +277,7 @@ mod tests {
 
     #[test]
     fn hooks() {
-        use HookSpec::{Auto, Tc, Xdp};
+        use HookSpec::{Auto, Tc, Xdp, XdpGeneric};
         let local = None;
         let away = Some(SocketAddr::from(([10, 1, 0, 2], 8080)));
         type Row = (Interface, HookSpec, bool, Option<SocketAddr>, &'static str);
@@ -284,8 +292,17 @@ mod tests {
                 offloaded checksums"),
             (held(),        Auto, false, local, "tc: a foreign XDP program is attached: \
                 xdp_filter (id 7)"),
-            (member(),      Auto, false, local, "tc: it is enslaved to bond bond0, which owns its \
-                receive path"),
+            (port(),        Auto, false, local, "tc: it is enslaved to bridge br0, which owns its \
+                receive path; only clients behind this port are steered, those behind all ports if \
+                br0 is named instead"),
+            (enslaved("blue", "vrf"), Auto, false, local, "tc: it is enslaved to vrf blue, which \
+                owns its receive path"),
+            (member(),      Auto, false, local, "refused: eth0 is a member of bond bond0: packets \
+                of a flow come in and go out by any member; name bond0 instead"),
+            (member(),      Tc,   false, local, "refused: eth0 is a member of bond bond0: packets \
+                of a flow come in and go out by any member; name bond0 instead"),
+            (enslaved("team0", "team"), Xdp, true, local, "refused: eth0 is a member of team \
+                team0: packets of a flow come in and go out by any member; name team0 instead"),
             (without_xdp(), Auto, false, local, "tc: driver e1000 does not run XDP programs"),
             (nameless(),    Auto, false, local, "tc: its driver is not known"),
 
@@ -294,7 +311,21 @@ mod tests {
 
             (nic(),         Xdp,  false, away,  "xdp: asked for"),
             (old_kernel(),  Xdp,  false, away,  "xdp: asked for"),
-            (member(),      Xdp,  false, away,  "xdp: asked for"),
+            (port(),        Tc,   false, away,  "tc: asked for; only clients behind this port are \
+                steered, those behind all ports if br0 is named instead"),
+            (port(),        Xdp,  false, away,  "xdp: asked for; only clients behind this port are \
+                steered, those behind all ports if br0 is named instead"),
+            (without_xdp(), XdpGeneric, false, away, "xdp-generic: asked for"),
+            (veth(),        XdpGeneric, false, local, "xdp-generic: asked for; driver veth is \
+                virtual, but all backends are addresses of this host, which does not check \
+                offloaded checksums again"),
+            (veth(),        XdpGeneric, false, away, "refused: hook = \"xdp-generic\" on eth0: \
+                driver veth is virtual, XDP cannot see offloaded checksums, and packets forwarded \
+                to backend 10.1.0.2:8080 would carry wrong ones; use hook = \"tc\", or on the \
+                peer: ethtool -K PEER tx-checksumming off, and here: checksums_complete = true"),
+            (held(),        XdpGeneric, false, local, "refused: hook = \"xdp-generic\" on eth0: a \
+                foreign XDP program holds it: xdp_filter (id 7); use hook = \"tc\", or take it \
+                off: ip link set dev eth0 xdp off"),
             (veth(),        Xdp,  false, local, "xdp: asked for; driver veth is virtual, but all \
                 backends are addresses of this host, which does not check offloaded checksums \
                 again"),
@@ -308,7 +339,7 @@ mod tests {
                 program holds it: xdp_filter (id 7); use hook = \"tc\", or take it off: \
                 ip link set dev eth0 xdp off"),
             (without_xdp(), Xdp,  true,  local, "refused: hook = \"xdp\" on eth0: driver e1000 \
-                does not run XDP programs; use hook = \"tc\" or \"auto\""),
+                does not run XDP programs; use hook = \"tc\", \"auto\" or \"xdp-generic\""),
         ];
         for (interface, spec, complete, forwarded, expected) in rows {
             let found = match choose_hook(&interface, spec, complete, forwarded) {

@@ -19,6 +19,7 @@ mod atomic;
 mod clock;
 mod flow;
 mod frame;
+mod hairpin;
 mod local;
 mod maps;
 mod parse;
@@ -30,6 +31,7 @@ mod xdp;
 use aya_ebpf::{
     EbpfContext,
     bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action},
+    helpers::generated::bpf_redirect,
     macros::{cgroup_sock_addr, classifier, xdp},
     programs::{SockAddrContext, TcContext, XdpContext},
 };
@@ -45,6 +47,7 @@ pub fn xdp_ingress(ctx: XdpContext) -> u32 {
     match finish(&ctx, verdict) {
         Action::Pass => xdp_action::XDP_PASS,
         Action::Drop => xdp_action::XDP_DROP,
+        Action::Turn => xdp_action::XDP_TX,
     }
 }
 
@@ -52,14 +55,14 @@ pub fn xdp_ingress(ctx: XdpContext) -> u32 {
 #[classifier]
 pub fn tc_ingress(ctx: TcContext) -> i32 {
     let verdict = pipeline::ingress(&tc::TcFrame::new(&ctx));
-    tc_action(finish(&ctx, verdict))
+    tc_action(&ctx, finish(&ctx, verdict))
 }
 
 /// Backend to client.
 #[classifier]
 pub fn tc_egress(ctx: TcContext) -> i32 {
     let verdict = pipeline::egress(&tc::TcFrame::new(&ctx));
-    tc_action(finish(&ctx, verdict))
+    tc_action(&ctx, finish(&ctx, verdict))
 }
 
 /// connect(2) of the host's own clients.
@@ -124,10 +127,12 @@ fn finish<C: EbpfContext>(ctx: &C, verdict: Verdict) -> Action {
 
 /// `TC_ACT_UNSPEC` is `TCX_NEXT`: other programs on the interface see the packet too.
 #[inline(always)]
-fn tc_action(action: Action) -> i32 {
+fn tc_action(ctx: &TcContext, action: Action) -> i32 {
     match action {
         Action::Pass => TC_ACT_UNSPEC,
         Action::Drop => TC_ACT_SHOT,
+        // SAFETY: the helper takes an index; the one the packet came in by exists.
+        Action::Turn => unsafe { bpf_redirect((*ctx.skb.skb).ifindex, 0) as i32 },
     }
 }
 

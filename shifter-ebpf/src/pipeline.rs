@@ -18,6 +18,7 @@ use crate::{
     clock::now_ticks,
     flow::{self, Flow},
     frame::{Frame, Rewrite},
+    hairpin,
     maps::{BACKEND_SERVICES, VIP_ADDRS, VIPS},
     parse::{Packet, parse},
     select::{self, Unselected},
@@ -35,7 +36,7 @@ pub fn ingress<F: Frame>(frame: &F) -> Verdict {
     }
     // SAFETY: the entry is read at once; the daemon replaces VIP entries whole.
     let Some(vip) = (unsafe { VIPS.get(packet.destination_key()) }) else {
-        return Verdict::PassForeign;
+        return hairpin::answer(frame, &packet);
     };
     if packet.has_impossible_flags() {
         return Verdict::DropBadFlags;
@@ -126,7 +127,9 @@ fn forward<F: Frame>(frame: &F, packet: &Packet, key: &FlowKey, flow: Flow) -> V
         return Verdict::DropRewriteFailed;
     }
     account::packet_in(entry.backend_index, len_bytes);
-    if reset {
+    if entry.is_turned() {
+        hairpin::call(frame, packet, key)
+    } else if reset {
         Verdict::SteeredReset
     } else {
         Verdict::SteeredFlow
@@ -197,6 +200,12 @@ fn open<F: Frame>(frame: &F, packet: &Packet, key: &FlowKey, vip: &VipEntry) -> 
     if let Err(verdict) = place(&mut entry, key, vip, &selected) {
         return verdict;
     }
+    if entry.backend == key.client {
+        if hairpin::is_port_taken(key) {
+            return Verdict::DropPortConflict;
+        }
+        entry.flags |= flow_flag::TURNED;
+    }
     if flow::open(key, &entry).is_err() {
         return Verdict::DropTableFull;
     }
@@ -215,7 +224,11 @@ fn open<F: Frame>(frame: &F, packet: &Packet, key: &FlowKey, vip: &VipEntry) -> 
         return Verdict::DropRewriteFailed;
     }
     account::packet_in(entry.backend_index, len_bytes);
-    Verdict::SteeredNew
+    if entry.is_turned() {
+        hairpin::call(frame, packet, key)
+    } else {
+        Verdict::SteeredNew
+    }
 }
 
 /// Fills in the backend: the one the hash finds, or another one of the slot if the client's port is

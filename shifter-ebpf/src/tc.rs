@@ -96,6 +96,12 @@ impl Frame for TcFrame<'_> {
     }
 
     #[inline(always)]
+    fn turn(&self) -> Result<(), Refused> {
+        let addresses = self.turned_addresses().ok_or(Refused)?;
+        self.store(0, &addresses)
+    }
+
+    #[inline(always)]
     fn rewrite(&self, packet: &Packet, rewrite: &Rewrite) -> Result<(), Refused> {
         let l4 = (packet.l4_offset & 0x7f) as usize;
         let check = l4 + 16;

@@ -90,6 +90,12 @@ impl Frame for XdpFrame<'_> {
     }
 
     #[inline(always)]
+    fn turn(&self) -> Result<(), Refused> {
+        let addresses = self.turned_addresses().ok_or(Refused)?;
+        self.put(0, addresses).ok_or(Refused)
+    }
+
+    #[inline(always)]
     fn rewrite(&self, packet: &Packet, rewrite: &Rewrite) -> Result<(), Refused> {
         self.try_rewrite(packet, rewrite).ok_or(Refused)
     }

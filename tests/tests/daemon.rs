@@ -89,6 +89,7 @@ fn answer(path: &str) -> (u16, String) {
             let status = Status {
                 daemon,
                 interfaces: vec![],
+                local_clients: Default::default(),
                 services: vec![],
                 events: vec![],
             };

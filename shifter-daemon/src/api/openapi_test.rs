@@ -87,6 +87,8 @@ fn samples() -> Vec<(&'static str, Value)> {
         row("SlotStatus", slot),
         row("ServiceStatus", service),
         row("InterfaceStatus", &status.interfaces[0]),
+        row("LocalClientsStatus", &status.local_clients),
+        row("LocalSlotStatus", &status.local_clients.slots[0]),
         row("DaemonStatus", &status.daemon),
         row("Event", &status.events[0]),
         row("Status", &status),

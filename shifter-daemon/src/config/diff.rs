@@ -6,8 +6,8 @@ use shifter_common::wire::{ConfigChange, Effect, EstablishedPolicy};
 
 use super::format_duration;
 use crate::model::{
-    Affinity, BackendSpec, HookSpec, InterfaceSpec, NodeSpec, OnEmpty, OutlierSpec, Plane,
-    ProbeCheck, ProbeSpec, Protocol, ServiceSpec, Slot,
+    Affinity, BackendSpec, HookSpec, InterfaceSpec, LocalClientsSpec, NodeSpec, OnEmpty,
+    OutlierSpec, Plane, ProbeCheck, ProbeSpec, Protocol, ServiceSpec, Slot,
 };
 
 /// Elements of a list that are shown one by one.
@@ -104,7 +104,7 @@ pub fn diff_node(old: &NodeSpec, new: &NodeSpec) -> Vec<ConfigChange> {
         };
         rows.push((format!("interface.{name}"), text(old), text(new)));
     }
-    let shows: [(&str, ShowNode); 10] = [
+    let shows: [(&str, ShowNode); 11] = [
         ("control.socket", |node| {
             quoted(node.control_socket.display())
         }),
@@ -112,6 +112,13 @@ pub fn diff_node(old: &NodeSpec, new: &NodeSpec) -> Vec<ConfigChange> {
             node.metrics.map_or("false".to_owned(), quoted)
         }),
         ("state.dir", |node| quoted(node.state_dir.display())),
+        ("local.clients", |node| {
+            quoted(match node.local_clients {
+                LocalClientsSpec::Auto => "auto",
+                LocalClientsSpec::On => "on",
+                LocalClientsSpec::Off => "off",
+            })
+        }),
         ("bpf.bpffs", |node| quoted(node.bpffs.display())),
         ("services.dir", |node| quoted(node.services_dir.display())),
         ("tables.services", |node| {

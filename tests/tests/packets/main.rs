@@ -9,6 +9,7 @@ mod script;
 mod direct;
 mod established;
 mod foreign;
+mod hairpin;
 mod handshake;
 mod selection;
 
@@ -22,6 +23,7 @@ fn all() -> Vec<Script> {
         established::scripts(),
         selection::scripts(),
         direct::scripts(),
+        hairpin::scripts(),
     ]
     .concat()
 }

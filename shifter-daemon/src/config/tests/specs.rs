@@ -6,8 +6,9 @@ use super::{NODE, SERVICE};
 use crate::{
     config::{parse_node, parse_service},
     model::{
-        Affinity, BackendSpec, EstablishedPolicy, HookSpec, InterfaceSpec, NodeSpec, OnEmpty,
-        OutlierSpec, Plane, ProbeCheck, ProbeSpec, Protocol, ServiceSpec, SizeSpec, Slot, SlotSpec,
+        Affinity, BackendSpec, EstablishedPolicy, HookSpec, InterfaceSpec, LocalClientsSpec,
+        NodeSpec, OnEmpty, OutlierSpec, Plane, ProbeCheck, ProbeSpec, Protocol, ServiceSpec,
+        SizeSpec, Slot, SlotSpec,
     },
 };
 
@@ -304,7 +305,7 @@ fn smallest_node() -> NodeSpec {
         state_dir: "/var/lib/shifter".into(),
         bpffs: "/sys/fs/bpf".into(),
         services_dir: "services.d".into(),
-        local_clients: crate::model::LocalClientsSpec::Auto,
+        local_clients: LocalClientsSpec::Auto,
         sizes: SizeSpec::default(),
     }
 }
@@ -339,6 +340,16 @@ fn each_key_of_the_node_file_does_what_it_says() {
             node.state_dir = "/srv/s".into()
         }),
         ("[bpf]\nbpffs = \"/bpf\"", |node| node.bpffs = "/bpf".into()),
+        ("hook = \"xdp-generic\"", |node| {
+            node.interfaces[0].hook = HookSpec::XdpGeneric
+        }),
+        ("[local]\nclients = \"auto\"", |_| {}),
+        ("[local]\nclients = \"on\"", |node| {
+            node.local_clients = LocalClientsSpec::On
+        }),
+        ("[local]\nclients = \"off\"", |node| {
+            node.local_clients = LocalClientsSpec::Off
+        }),
         (
             "[tables]\nservices = 1\nbackends = 2\nflows = 1_024\npending = 0x400\ntable_entries = 2048",
             |node| {
