@@ -195,6 +195,13 @@ impl Hooked {
     }
 }
 
+/// The name of the interface with this index, if there is one. Of an index without one nix gives an
+/// empty name.
+fn name_of(index: u32) -> Option<String> {
+    let name = if_indextoname(index).ok()?.into_string().ok()?;
+    (!name.is_empty()).then_some(name)
+}
+
 /// Why an interface cannot be hooked that is not there. One that was hooked may have got another
 /// name since.
 fn absence(error: &InterfaceError, pinned: &BTreeMap<String, PathBuf>) -> String {
@@ -203,7 +210,7 @@ fn absence(error: &InterfaceError, pinned: &BTreeMap<String, PathBuf>) -> String
     };
     let renamed = pinned.keys().find_map(|pin| {
         let index = pin.strip_prefix("egress-")?.parse().ok()?;
-        let name = if_indextoname(index).ok()?.into_string().ok()?;
+        let name = name_of(index)?;
         Some(format!("{name} (index {index})"))
     });
     match renamed {
@@ -294,12 +301,9 @@ impl Hooks {
                     *hooked = anew;
                 }
                 Err(_) => {
-                    let trouble = match if_indextoname(old_index) {
-                        Ok(new) => format!(
-                            "called {} now: write that in the node file",
-                            new.to_string_lossy()
-                        ),
-                        Err(_) => "gone: hooked again when it is back".to_owned(),
+                    let trouble = match name_of(old_index) {
+                        Some(new) => format!("called {new} now: write that in the node file"),
+                        None => "gone: hooked again when it is back".to_owned(),
                     };
                     if hooked.trouble.as_ref() != Some(&trouble) {
                         news.push(format!("interface {name} is {trouble}"));
