@@ -244,7 +244,7 @@ pub fn send<const IS_V6: bool>(ctx: &SockAddrContext) -> i32 {
     };
     let key = named.key(vip_key, local_direction::TO_VIP);
     let now = now_ticks();
-    if let Some(peer) = LOCAL_PEERS.get_ptr_mut(&key) {
+    if let Some(peer) = LOCAL_PEERS.get_ptr_mut(key) {
         // SAFETY: the pointer came from a lookup in this program run.
         let noted = unsafe { peer.read() };
         if goes_on(&named, &noted, now) {
@@ -305,7 +305,7 @@ pub fn receive<const IS_V6: bool>(ctx: &SockAddrContext) -> i32 {
         return ALLOW;
     }
     let key = named.key(backend, local_direction::FROM_BACKEND);
-    if let Some(peer) = LOCAL_PEERS.get_ptr_mut(&key) {
+    if let Some(peer) = LOCAL_PEERS.get_ptr_mut(key) {
         // SAFETY: the pointer came from a lookup in this program run.
         let noted = unsafe { peer.read() };
         // SAFETY: as above; an aligned store of 32 bits.
@@ -346,7 +346,7 @@ fn goes_on<const IS_V6: bool>(named: &Named<'_, IS_V6>, noted: &LocalPeer, now: 
     }
     // Out of traffic, for whatever reason: as long as it answers it keeps what it has.
     let back = named.key(noted.other, local_direction::FROM_BACKEND);
-    LOCAL_PEERS.get_ptr(&back).is_some_and(|answer| {
+    LOCAL_PEERS.get_ptr(back).is_some_and(|answer| {
         // SAFETY: the pointer came from a lookup in this program run.
         let heard = unsafe { (&raw const (*answer).last_seen_ticks).read_volatile() };
         now.wrapping_sub(heard) < SILENCE_TICKS

@@ -32,6 +32,7 @@ fn node(program: PathBuf) -> Node {
             hook: HookSpec::Tc,
             checksums_complete: false,
         }],
+        local_clients: shifter_daemon::model::LocalClientsSpec::Auto,
         sizes: SizeSpec::default(),
         metrics: false,
         log: "debug".into(),

@@ -18,16 +18,20 @@ use nix::{
 use super::{
     facts::{BpffsState, Facts, InterfaceFacts},
     feature::Feature,
-    interface,
+    interface, netfilter,
     pins::pinned_programs,
 };
-use crate::model::{InterfaceSpec, NodeSpec};
+use crate::model::{InterfaceSpec, LocalClientsSpec, NodeSpec};
 
 /// Where bpffs lies unless a node file says otherwise.
 const BPFFS: &str = "/sys/fs/bpf";
 
 /// Looks at the host. `backends` are those of all services, if they are known.
-pub fn gather(node: Option<&NodeSpec>, backends: Option<&[SocketAddr]>) -> Facts {
+pub fn gather(
+    node: Option<&NodeSpec>,
+    backends: Option<&[SocketAddr]>,
+    vips: &[SocketAddr],
+) -> Facts {
     let bpffs = node.map_or_else(|| BPFFS.into(), |node| node.bpffs.clone());
     let release = uname()
         .ok()
@@ -52,7 +56,10 @@ pub fn gather(node: Option<&NodeSpec>, backends: Option<&[SocketAddr]>) -> Facts
         ipv6_forwarding: number("/proc/sys/net/ipv6/conf/all/forwarding"),
         cgroup2: cgroup2_mount(&mounts),
         interfaces: node.map(|node| node.interfaces.iter().map(interface_facts).collect()),
+        local_clients: node.map_or_else(LocalClientsSpec::default, |node| node.local_clients),
         backends: backends.map(<[_]>::to_vec),
+        vips: vips.to_vec(),
+        netfilter: netfilter::gather(),
         local_addresses: local_addresses(),
     }
 }
@@ -187,10 +194,10 @@ mod tests {
             state_dir: "/var/lib/shifter".into(),
             bpffs: "/proc".into(),
             services_dir: "/etc/shifter/services.d".into(),
-            local_clients: crate::model::LocalClientsSpec::Auto,
+            local_clients: LocalClientsSpec::Auto,
             sizes: SizeSpec::default(),
         };
-        let facts = gather(Some(&node), None);
+        let facts = gather(Some(&node), None, &[]);
         assert_eq!(facts.bpffs_state, BpffsState::Other);
         assert!(facts.local_addresses.iter().any(IpAddr::is_loopback));
         let interfaces = facts.interfaces.unwrap_or_default();
@@ -205,6 +212,6 @@ mod tests {
             })
             .collect();
         assert_eq!(found, [(true, true, true), (false, false, false)]);
-        assert!(gather(None, None).interfaces.is_none());
+        assert!(gather(None, None, &[]).interfaces.is_none());
     }
 }

@@ -6,6 +6,7 @@ mod stage;
 
 mod changes;
 mod crash;
+mod filters;
 mod foreign;
 mod hairpin;
 mod input;
