@@ -156,12 +156,9 @@ pub trait Dataplane: Send {
     }
 
     /// Hooks again what has lost its hooks: an interface that was made anew under its old name.
-    /// Gives what was done, in words.
-    ///
-    /// # Errors
-    /// If an interface cannot be hooked as asked; tried again at the next call.
-    fn tend(&mut self) -> Result<Vec<String>, DataplaneError> {
-        Ok(Vec::new())
+    /// Gives what has changed, in words. What cannot be hooked is tried again at the next call.
+    fn tend(&mut self) -> Vec<String> {
+        Vec::new()
     }
 
     /// Directory of the pins.

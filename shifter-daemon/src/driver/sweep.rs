@@ -28,9 +28,8 @@ impl Driver {
 
     /// Hooks again what has lost its hooks.
     pub(super) fn tend(&mut self) {
-        match self.dataplane.tend() {
-            Ok(done) => done.iter().for_each(|done| tracing::warn!("{done}")),
-            Err(error) => tracing::error!("tending the hooks: {error}"),
+        for news in self.dataplane.tend() {
+            tracing::warn!("{news}");
         }
     }
 

@@ -127,6 +127,31 @@ fn clients_on_the_host_are_steered_and_see_the_vip() {
     );
 }
 
+/// MPTCP clients (protocol 262) are steered too. The kernel runs the hook of connect(2) for the first
+/// subflow and that of getpeername(2) for the socket above it, so these see the backend's address.
+#[test]
+fn mptcp_clients_of_the_host_are_steered() {
+    use std::os::fd::FromRawFd as _;
+
+    use nix::{
+        libc,
+        sys::socket::{SockaddrStorage, connect},
+    };
+    const IPPROTO_MPTCP: libc::c_int = 262;
+    let stage = Stage::new(HookSpec::Tc);
+    let target = vip(Family::V4);
+    let peer = stage.world.host().run(|| {
+        // SAFETY: the call takes plain integers.
+        let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM, IPPROTO_MPTCP) };
+        assert!(fd >= 0, "{}", std::io::Error::last_os_error());
+        // SAFETY: the kernel has just made this descriptor; nobody else owns it.
+        let stream = unsafe { TcpStream::from_raw_fd(fd) };
+        connect(fd, &SockaddrStorage::from(target)).map(|()| stream.peer_addr().ok())
+    });
+    assert_eq!(peer, Ok(Some(OTHER.port(Family::V4, PORT_A))));
+    assert_eq!(outcomes(&local(&stage)), counted(&[("selected", 1)]));
+}
+
 /// A weight in between is met: 2,000 connections at 25 % leave five standard deviations of room.
 #[test]
 fn clients_on_the_host_are_shared_by_weight() {

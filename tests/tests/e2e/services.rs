@@ -149,7 +149,7 @@ fn an_address_of_two_services_is_refused_with_both_names() {
     }
     // The file of the one that holds it is gone: the kernel still steers it, and it holds on.
     daemon.remove_service("billing");
-    let mut changed = orders.clone();
+    let mut changed = orders;
     changed.slots[0].backends[0].addr = v4;
     daemon.write_service(&changed);
     let report = daemon.apply().expect("answers");

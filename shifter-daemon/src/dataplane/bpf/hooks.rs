@@ -146,6 +146,23 @@ impl Hooked {
         })
     }
 
+    /// Hooks the interface that has the name now, and lets go of the one that had it.
+    fn replace(
+        &mut self,
+        object: &mut Ebpf,
+        directory: &PinDirectory,
+    ) -> Result<Vec<PinnedLink>, DataplaneError> {
+        let anew = Self::choose(&self.spec, &pins(directory)?)?;
+        let links = anew.attach(object, directory)?;
+        for point in self.points() {
+            if !anew.points().contains(&point) {
+                leave(&directory.links().join(point.name()))?;
+            }
+        }
+        *self = anew;
+        Ok(links)
+    }
+
     fn points(&self) -> [Point; 2] {
         let index = self.interface.ifindex;
         let ingress = match self.hook {
@@ -268,51 +285,40 @@ impl Hooks {
     }
 
     /// Looks whether every interface still has its programs, and hooks those again that were made
-    /// anew under their old name. Gives what has changed, in words.
-    ///
-    /// # Errors
-    /// If an interface that is there cannot be hooked.
-    pub fn tend(
-        &mut self,
-        object: &mut Ebpf,
-        directory: &PinDirectory,
-    ) -> Result<Vec<String>, DataplaneError> {
+    /// anew under their old name. Gives what has changed, in words; what stands in the way stays in
+    /// the status until it is mended.
+    pub fn tend(&mut self, object: &mut Ebpf, directory: &PinDirectory) -> Vec<String> {
         let mut news = Vec::new();
         for hooked in &mut self.hooked {
             let name = hooked.spec.name.clone();
             let old_index = hooked.interface.ifindex;
-            match if_nametoindex(name.as_str()) {
-                Ok(index) if index == old_index && hooked.is_alive(directory) => {
-                    hooked.trouble = None;
-                }
-                Ok(_) => {
-                    let anew = Hooked::choose(&hooked.spec, &pins(directory)?)?;
-                    self.links.extend(anew.attach(object, directory)?);
-                    for point in hooked.points() {
-                        if !anew.points().contains(&point) {
-                            leave(&directory.links().join(point.name()))?;
-                        }
+            let trouble = match if_nametoindex(name.as_str()) {
+                Ok(index) if index == old_index && hooked.is_alive(directory) => None,
+                Ok(_) => match hooked.replace(object, directory) {
+                    Ok(links) => {
+                        self.links.extend(links);
+                        news.push(format!(
+                            "interface {name} was made anew (index {old_index}, now {}): hooked \
+                             again, {}: {}",
+                            hooked.interface.ifindex, hooked.hook, hooked.reason
+                        ));
+                        None
                     }
-                    news.push(format!(
-                        "interface {name} was made anew (index {old_index}, now {}): hooked again, \
-                         {}: {}",
-                        anew.interface.ifindex, anew.hook, anew.reason
-                    ));
-                    *hooked = anew;
-                }
-                Err(_) => {
-                    let trouble = match name_of(old_index) {
-                        Some(new) => format!("called {new} now: write that in the node file"),
-                        None => "gone: hooked again when it is back".to_owned(),
-                    };
-                    if hooked.trouble.as_ref() != Some(&trouble) {
-                        news.push(format!("interface {name} is {trouble}"));
-                        hooked.trouble = Some(trouble);
-                    }
-                }
+                    Err(error) => Some(format!("not hooked: {error}")),
+                },
+                Err(_) => Some(match name_of(old_index) {
+                    Some(new) => format!("called {new} now: write that in the node file"),
+                    None => "gone: hooked again when it is back".to_owned(),
+                }),
+            };
+            if let Some(trouble) = &trouble
+                && hooked.trouble.as_ref() != Some(trouble)
+            {
+                news.push(format!("interface {name} is {trouble}"));
             }
+            hooked.trouble = trouble;
         }
-        Ok(news)
+        news
     }
 
     /// The hooks for the host's own clients.

@@ -196,7 +196,7 @@ impl Dataplane for BpfDataplane {
         self.local_status()
     }
 
-    fn tend(&mut self) -> Result<Vec<String>, DataplaneError> {
+    fn tend(&mut self) -> Vec<String> {
         self.hooks.tend(&mut self.object, &self.directory)
     }
 
