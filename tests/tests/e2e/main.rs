@@ -10,7 +10,6 @@ mod filters;
 mod foreign;
 mod hairpin;
 mod input;
-mod outliers;
 mod interfaces;
 mod local;
 mod outliers;
