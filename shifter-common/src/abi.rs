@@ -30,6 +30,8 @@ pub mod capacity {
     pub const PENDING: u32 = 65_536;
     /// Prefixes of the target rules of all services.
     pub const TARGETS: u32 = 65_536;
+    /// Peers of sockets of the host that send datagrams without being connected, in both directions.
+    pub const LOCAL_PEERS: u32 = 65_536;
 }
 
 /// Names of the maps, as pinned.
@@ -70,8 +72,22 @@ pub mod map {
     /// `Array<u32>` by [`super::setting`].
     pub const SETTINGS: &str = "SETTINGS";
 
+    /// `Array<u64>`, one entry: cookie of the network namespace whose clients are steered, 0 none.
+    pub const LOCAL_NETNS: &str = "LOCAL_NETNS";
+    /// `SkStorage<LocalSocket>`: where a connected socket of the host was sent.
+    pub const LOCAL_SOCKETS: &str = "LOCAL_SOCKETS";
+    /// `LruHashMap<LocalKey, LocalPeer>`: where the datagrams of a socket that is not connected go,
+    /// and whom the answers come from.
+    pub const LOCAL_PEERS: &str = "LOCAL_PEERS";
+    /// `PerCpuArray<u64>` by [`crate::local::LocalOutcome`].
+    pub const LOCAL_OUTCOMES: &str = "LOCAL_OUTCOMES";
+    /// `PerCpuArray<LocalCounters>` by `service * 2 + slot`.
+    pub const LOCAL_SLOTS: &str = "LOCAL_SLOTS";
+    /// `PerCpuArray<u64>` by backend index: selections for the host's own clients.
+    pub const LOCAL_BACKENDS: &str = "LOCAL_BACKENDS";
+
     /// All maps, in the order they are pinned.
-    pub const ALL: [&str; 16] = [
+    pub const ALL: [&str; 22] = [
         STEERING,
         SERVICES,
         VIPS,
@@ -88,6 +104,12 @@ pub mod map {
         TARGETS,
         TABLE_TRAFFIC,
         SETTINGS,
+        LOCAL_NETNS,
+        LOCAL_SOCKETS,
+        LOCAL_PEERS,
+        LOCAL_OUTCOMES,
+        LOCAL_SLOTS,
+        LOCAL_BACKENDS,
     ];
 }
 
@@ -99,7 +121,34 @@ pub mod program {
     pub const TC_INGRESS: &str = "tc_ingress";
     /// Classifier at TC egress: backend to client.
     pub const TC_EGRESS: &str = "tc_egress";
-    /// All programs.
+    /// Cgroup hooks: connect(2) of the host's own clients.
+    pub const LOCAL_CONNECT4: &str = "local_connect4";
+    /// As above, of IPv6 sockets.
+    pub const LOCAL_CONNECT6: &str = "local_connect6";
+    /// Datagrams sent without connect(2).
+    pub const LOCAL_SENDMSG4: &str = "local_sendmsg4";
+    /// As above, of IPv6 sockets.
+    pub const LOCAL_SENDMSG6: &str = "local_sendmsg6";
+    /// Whom a datagram came from.
+    pub const LOCAL_RECVMSG4: &str = "local_recvmsg4";
+    /// As above, of IPv6 sockets.
+    pub const LOCAL_RECVMSG6: &str = "local_recvmsg6";
+    /// getpeername(2).
+    pub const LOCAL_PEERNAME4: &str = "local_peername4";
+    /// As above, of IPv6 sockets.
+    pub const LOCAL_PEERNAME6: &str = "local_peername6";
+    /// The cgroup hooks.
+    pub const LOCAL: [&str; 8] = [
+        LOCAL_CONNECT4,
+        LOCAL_CONNECT6,
+        LOCAL_SENDMSG4,
+        LOCAL_SENDMSG6,
+        LOCAL_RECVMSG4,
+        LOCAL_RECVMSG6,
+        LOCAL_PEERNAME4,
+        LOCAL_PEERNAME6,
+    ];
+    /// Programs on interfaces.
     pub const ALL: [&str; 3] = [XDP_INGRESS, TC_INGRESS, TC_EGRESS];
 }
 
@@ -368,9 +417,17 @@ pub mod flow_flag {
     /// The entry was rebuilt from a client's segment; its numbers are the client's word alone until
     /// the backend has spoken.
     pub const UNCONFIRMED: u8 = 1 << 4;
+    /// The client is the backend itself: it sees the VIP as its client, at the port it called from.
+    pub const TURNED: u8 = 1 << 5;
 }
 
 impl FlowEntry {
+    /// Whether the client is the backend itself.
+    #[inline(always)]
+    pub const fn is_turned(&self) -> bool {
+        self.flags & flow_flag::TURNED != 0
+    }
+
     /// Slot of the version the flow is on.
     #[inline(always)]
     pub const fn slot(&self) -> Slot {
@@ -439,6 +496,67 @@ pub struct BackendCounters {
 }
 const _: () = assert!(size_of::<BackendCounters>() == 80);
 
+/// Where a connected socket of the host was sent: what getpeername(2) and recvmsg(2) then show.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LocalSocket {
+    /// The VIP that was asked for.
+    pub vip: VipKey,
+    /// The backend it was connected to instead.
+    pub backend: VipKey,
+}
+const _: () = assert!(size_of::<LocalSocket>() == 40);
+
+/// A socket that is not connected, with one of its peers: a VIP it sends to, or a backend that
+/// answers.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LocalKey {
+    /// The socket's cookie; never reused.
+    pub cookie: u64,
+    /// The peer.
+    pub peer: VipKey,
+    /// One of [`local_direction`].
+    pub direction: u32,
+}
+const _: () = assert!(size_of::<LocalKey>() == 32);
+
+/// Values of [`LocalKey::direction`].
+pub mod local_direction {
+    /// The peer is a VIP that datagrams are sent to.
+    pub const TO_VIP: u32 = 0;
+    /// The peer is a backend that answers.
+    pub const FROM_BACKEND: u32 = 1;
+}
+
+/// The other side of a [`LocalKey`]: the backend for a VIP, the VIP for a backend.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LocalPeer {
+    /// Address and port.
+    pub other: VipKey,
+    /// Index of the backend.
+    pub backend_index: u32,
+    /// Its id: an index may be given to another backend.
+    pub backend_id: u32,
+    /// Time of the last datagram in [`TICK_SHIFT`] ticks.
+    pub last_seen_ticks: u32,
+}
+const _: () = assert!(size_of::<LocalPeer>() == 32);
+
+/// Selections for the host's own clients in one slot; they have no flow entries.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LocalCounters {
+    /// Connects and datagrams for which this slot was selected.
+    pub selected: u64,
+    /// Those the weight wanted here that went to the other slot.
+    pub failed_over: u64,
+    /// Those the weight wanted here that found no eligible slot.
+    pub unserved: u64,
+}
+const _: () = assert!(size_of::<LocalCounters>() == 24);
+
 impl core::fmt::Debug for VipKey {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         write!(
@@ -473,4 +591,10 @@ mod pod {
     unsafe impl aya::Pod for SlotCounters {}
     // SAFETY: as above.
     unsafe impl aya::Pod for BackendCounters {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for LocalCounters {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for LocalKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for LocalPeer {}
 }

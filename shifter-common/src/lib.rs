@@ -14,6 +14,7 @@ pub mod breaker;
 pub mod checksum;
 pub mod hash;
 pub mod histogram;
+pub mod local;
 #[cfg(any(feature = "user", test))]
 pub mod maglev;
 pub mod protocol;

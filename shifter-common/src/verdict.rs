@@ -39,6 +39,8 @@ pub enum Action {
     Pass,
     /// It is dropped.
     Drop,
+    /// It goes back by the interface it came in by.
+    Turn,
 }
 
 verdicts! {
@@ -93,6 +95,8 @@ verdicts! {
     SteeredErrorReply = 23, "steered_error_reply", Pass;
     /// Packet of a flow whose entry was lost, found again by its backend's socket on this host.
     SteeredRescued = 24, "steered_rescued", Pass;
+    /// Packet of a backend that called its own VIP and was selected itself, sent back to it.
+    SteeredTurned = 25, "steered_turned", Turn;
 }
 
 #[cfg(test)]

@@ -12,6 +12,8 @@ use crate::{doctor::interface::Interface, model::HookSpec};
 pub enum Hook {
     /// XDP, run by the driver.
     Xdp,
+    /// XDP, run by the kernel's stack.
+    XdpGeneric,
     /// TC ingress.
     Tc,
 }
@@ -20,6 +22,7 @@ impl std::fmt::Display for Hook {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.pad(match self {
             Self::Xdp => "xdp",
+            Self::XdpGeneric => "xdp-generic",
             Self::Tc => "tc",
         })
     }
@@ -63,18 +66,56 @@ pub fn decide_hook(
     checksums_complete: bool,
     forwarded_backend: Option<SocketAddr>,
 ) -> Result<(Hook, String), HookRefusal> {
+    if let Some(refusal) = member(interface) {
+        return Err(refusal);
+    }
     match spec {
-        HookSpec::Tc => Ok((Hook::Tc, "asked for".into())),
+        HookSpec::Tc => Ok((Hook::Tc, with_advice("asked for".into(), interface))),
         HookSpec::Auto => Ok(match obstacle(interface) {
-            Some(reason) => (Hook::Tc, reason),
+            Some(reason) => (Hook::Tc, with_advice(reason, interface)),
             None => (
                 Hook::Xdp,
                 format!("driver {} is a real NIC's", interface.driver_name()),
             ),
         }),
         HookSpec::Xdp => {
-            xdp(interface, checksums_complete, forwarded_backend).map(|reason| (Hook::Xdp, reason))
+            let reason = xdp(interface, Hook::Xdp, checksums_complete, forwarded_backend)?;
+            Ok((Hook::Xdp, with_advice(reason, interface)))
         }
+        HookSpec::XdpGeneric => {
+            let reason = xdp(
+                interface,
+                Hook::XdpGeneric,
+                checksums_complete,
+                forwarded_backend,
+            )?;
+            Ok((Hook::XdpGeneric, with_advice(reason, interface)))
+        }
+    }
+}
+
+/// A member of a bond sees a part of its packets only: a flow may come in by one and its replies leave
+/// by another.
+fn member(interface: &Interface) -> Option<HookRefusal> {
+    let name = &interface.name;
+    let master = interface.master.as_ref()?;
+    matches!(master.kind.as_str(), "bond" | "team").then(|| HookRefusal {
+        why: format!(
+            "{name} is a member of {master}: packets of a flow come in and go out by any member"
+        ),
+        remedy: format!("name {} instead", master.name),
+    })
+}
+
+/// What else to say of a choice.
+fn with_advice(reason: String, interface: &Interface) -> String {
+    match &interface.master {
+        Some(master) if master.kind == "bridge" => format!(
+            "{reason}; only clients behind this port are steered, those behind all ports if {} is \
+             named instead",
+            master.name
+        ),
+        _ => reason,
     }
 }
 
@@ -106,20 +147,21 @@ fn obstacle(interface: &Interface) -> Option<String> {
 /// The reason for XDP where it was asked for.
 fn xdp(
     interface: &Interface,
+    hook: Hook,
     checksums_complete: bool,
     forwarded_backend: Option<SocketAddr>,
 ) -> Result<String, HookRefusal> {
     let (name, driver) = (&interface.name, interface.driver_name());
     if let Some(program) = interface.xdp_program() {
         return Err(HookRefusal {
-            why: format!("hook = \"xdp\" on {name}: a foreign XDP program holds it: {program}"),
+            why: format!("hook = \"{hook}\" on {name}: a foreign XDP program holds it: {program}"),
             remedy: format!("use hook = \"tc\", or take it off: ip link set dev {name} xdp off"),
         });
     }
-    if interface.native_xdp == Some(false) {
+    if hook == Hook::Xdp && interface.native_xdp == Some(false) {
         return Err(HookRefusal {
             why: format!("hook = \"xdp\" on {name}: driver {driver} does not run XDP programs"),
-            remedy: "use hook = \"tc\" or \"auto\"".into(),
+            remedy: "use hook = \"tc\", \"auto\" or \"xdp-generic\"".into(),
         });
     }
     if !interface.is_virtual {
@@ -137,7 +179,7 @@ fn xdp(
         )),
         Some(backend) => Err(HookRefusal {
             why: format!(
-                "hook = \"xdp\" on {name}: driver {driver} is virtual, XDP cannot see offloaded \
+                "hook = \"{hook}\" on {name}: driver {driver} is virtual, XDP cannot see offloaded \
                  checksums, and packets forwarded to backend {backend} would carry wrong ones"
             ),
             remedy: "use hook = \"tc\", or on the peer: ethtool -K PEER tx-checksumming off, and \
@@ -192,14 +234,22 @@ mod tests {
         }
     }
 
-    fn member() -> Interface {
+    fn enslaved(name: &str, kind: &str) -> Interface {
         Interface {
             master: Some(Master {
-                name: "bond0".into(),
-                kind: "bond".into(),
+                name: name.into(),
+                kind: kind.into(),
             }),
             ..nic()
         }
+    }
+
+    fn member() -> Interface {
+        enslaved("bond0", "bond")
+    }
+
+    fn port() -> Interface {
+        enslaved("br0", "bridge")
     }
 
     fn without_xdp() -> Interface {
@@ -227,7 +277,7 @@ mod tests {
 
     #[test]
     fn hooks() {
-        use HookSpec::{Auto, Tc, Xdp};
+        use HookSpec::{Auto, Tc, Xdp, XdpGeneric};
         let local = None;
         let away = Some(SocketAddr::from(([10, 1, 0, 2], 8080)));
         type Row = (Interface, HookSpec, bool, Option<SocketAddr>, &'static str);
@@ -242,8 +292,17 @@ mod tests {
                 offloaded checksums"),
             (held(),        Auto, false, local, "tc: a foreign XDP program is attached: \
                 xdp_filter (id 7)"),
-            (member(),      Auto, false, local, "tc: it is enslaved to bond bond0, which owns its \
-                receive path"),
+            (port(),        Auto, false, local, "tc: it is enslaved to bridge br0, which owns its \
+                receive path; only clients behind this port are steered, those behind all ports if \
+                br0 is named instead"),
+            (enslaved("blue", "vrf"), Auto, false, local, "tc: it is enslaved to vrf blue, which \
+                owns its receive path"),
+            (member(),      Auto, false, local, "refused: eth0 is a member of bond bond0: packets \
+                of a flow come in and go out by any member; name bond0 instead"),
+            (member(),      Tc,   false, local, "refused: eth0 is a member of bond bond0: packets \
+                of a flow come in and go out by any member; name bond0 instead"),
+            (enslaved("team0", "team"), Xdp, true, local, "refused: eth0 is a member of team \
+                team0: packets of a flow come in and go out by any member; name team0 instead"),
             (without_xdp(), Auto, false, local, "tc: driver e1000 does not run XDP programs"),
             (nameless(),    Auto, false, local, "tc: its driver is not known"),
 
@@ -252,7 +311,21 @@ mod tests {
 
             (nic(),         Xdp,  false, away,  "xdp: asked for"),
             (old_kernel(),  Xdp,  false, away,  "xdp: asked for"),
-            (member(),      Xdp,  false, away,  "xdp: asked for"),
+            (port(),        Tc,   false, away,  "tc: asked for; only clients behind this port are \
+                steered, those behind all ports if br0 is named instead"),
+            (port(),        Xdp,  false, away,  "xdp: asked for; only clients behind this port are \
+                steered, those behind all ports if br0 is named instead"),
+            (without_xdp(), XdpGeneric, false, away, "xdp-generic: asked for"),
+            (veth(),        XdpGeneric, false, local, "xdp-generic: asked for; driver veth is \
+                virtual, but all backends are addresses of this host, which does not check \
+                offloaded checksums again"),
+            (veth(),        XdpGeneric, false, away, "refused: hook = \"xdp-generic\" on eth0: \
+                driver veth is virtual, XDP cannot see offloaded checksums, and packets forwarded \
+                to backend 10.1.0.2:8080 would carry wrong ones; use hook = \"tc\", or on the \
+                peer: ethtool -K PEER tx-checksumming off, and here: checksums_complete = true"),
+            (held(),        XdpGeneric, false, local, "refused: hook = \"xdp-generic\" on eth0: a \
+                foreign XDP program holds it: xdp_filter (id 7); use hook = \"tc\", or take it \
+                off: ip link set dev eth0 xdp off"),
             (veth(),        Xdp,  false, local, "xdp: asked for; driver veth is virtual, but all \
                 backends are addresses of this host, which does not check offloaded checksums \
                 again"),
@@ -266,7 +339,7 @@ mod tests {
                 program holds it: xdp_filter (id 7); use hook = \"tc\", or take it off: \
                 ip link set dev eth0 xdp off"),
             (without_xdp(), Xdp,  true,  local, "refused: hook = \"xdp\" on eth0: driver e1000 \
-                does not run XDP programs; use hook = \"tc\" or \"auto\""),
+                does not run XDP programs; use hook = \"tc\", \"auto\" or \"xdp-generic\""),
         ];
         for (interface, spec, complete, forwarded, expected) in rows {
             let found = match choose_hook(&interface, spec, complete, forwarded) {

@@ -116,15 +116,22 @@ const fn plural(count: usize) -> &'static str {
 /// `--doctor`.
 fn examine(config: &Path, json: bool) -> anyhow::Result<ExitCode> {
     let node = config_files::load_node(config).ok();
-    let backends: Option<Vec<SocketAddr>> = node.as_ref().map(|node| {
-        let services = config_files::load_services(&node.services_dir).services;
+    let services = node
+        .as_ref()
+        .map(|node| config_files::load_services(&node.services_dir).services);
+    let backends: Option<Vec<SocketAddr>> = services.as_ref().map(|services| {
         let slots = services.values().flat_map(|service| &service.slots);
         slots
             .flat_map(|slot| &slot.backends)
             .map(|backend| backend.addr)
             .collect()
     });
-    let report = doctor::run_for(node.as_ref(), backends.as_deref());
+    let vips: Vec<SocketAddr> = services
+        .iter()
+        .flat_map(|services| services.values())
+        .flat_map(|service| service.vips.clone())
+        .collect();
+    let report = doctor::run_for(node.as_ref(), backends.as_deref(), &vips);
     let text = if json {
         report.to_json().context("writing the report")?
     } else {

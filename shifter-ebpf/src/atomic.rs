@@ -1,7 +1,7 @@
 //! Compare-and-swap. `core::sync::atomic` has none for the BPF target, whose instruction set gained
 //! atomics with cpu v3 only; the compiler's intrinsic compiles to the kernel's `BPF_CMPXCHG`.
 
-use core::intrinsics::{AtomicOrdering, atomic_cxchg};
+use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd};
 
 /// Replaces `*target` by `new` if it is `old`; says whether it did.
 ///
@@ -16,4 +16,15 @@ pub unsafe fn compare_and_swap(target: *mut u32, old: u32, new: u32) -> bool {
         )
     };
     swapped
+}
+
+/// Adds 1 to a counter that is written outside of bottom halves, where a run may be preempted in the
+/// middle of an addition.
+///
+/// # Safety
+/// `target` must point to a live, aligned `u64` of a map value.
+#[inline(always)]
+pub unsafe fn increment(target: *mut u64) {
+    // SAFETY: the caller's promise.
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(target, 1) };
 }

@@ -39,6 +39,21 @@ pub trait Frame {
     /// If the kernel refuses; the packet may then be half changed and must be dropped.
     fn rewrite(&self, packet: &Packet, rewrite: &Rewrite) -> Result<(), Refused>;
 
+    /// Exchanges the link layer's addresses, so that the packet goes back where it came from.
+    ///
+    /// # Errors
+    /// If the kernel refuses; the packet must then be dropped.
+    fn turn(&self) -> Result<(), Refused>;
+
+    /// The link layer's addresses, exchanged.
+    #[inline(always)]
+    fn turned_addresses(&self) -> Option<[u16; 6]> {
+        let addresses = self.at::<[u16; 6]>(0)?;
+        // SAFETY: `at` checked the bounds; a packet may begin at an odd address.
+        let [a, b, c, d, e, f] = unsafe { addresses.read_unaligned() };
+        Some([d, e, f, a, b, c])
+    }
+
     /// A pointer to a `T` at this offset, if it lies inside the directly readable part.
     #[inline(always)]
     fn at<T>(&self, offset: usize) -> Option<*mut T> {

@@ -19,7 +19,9 @@ mod atomic;
 mod clock;
 mod flow;
 mod frame;
+mod hairpin;
 mod icmp;
+mod local;
 mod maps;
 mod parse;
 mod pipeline;
@@ -32,8 +34,9 @@ mod xdp;
 use aya_ebpf::{
     EbpfContext,
     bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action},
-    macros::{classifier, xdp},
-    programs::{TcContext, XdpContext},
+    helpers::generated::bpf_redirect,
+    macros::{cgroup_sock_addr, classifier, xdp},
+    programs::{SockAddrContext, TcContext, XdpContext},
 };
 use shifter_common::{
     abi::setting,
@@ -47,6 +50,7 @@ pub fn xdp_ingress(ctx: XdpContext) -> u32 {
     match finish(&ctx, verdict) {
         Action::Pass => xdp_action::XDP_PASS,
         Action::Drop => xdp_action::XDP_DROP,
+        Action::Turn => xdp_action::XDP_TX,
     }
 }
 
@@ -54,14 +58,62 @@ pub fn xdp_ingress(ctx: XdpContext) -> u32 {
 #[classifier]
 pub fn tc_ingress(ctx: TcContext) -> i32 {
     let verdict = pipeline::ingress(&tc::TcFrame::new(&ctx));
-    tc_action(finish(&ctx, verdict))
+    tc_action(&ctx, finish(&ctx, verdict))
 }
 
 /// Backend to client.
 #[classifier]
 pub fn tc_egress(ctx: TcContext) -> i32 {
     let verdict = pipeline::egress(&tc::TcFrame::new(&ctx));
-    tc_action(finish(&ctx, verdict))
+    tc_action(&ctx, finish(&ctx, verdict))
+}
+
+/// connect(2) of the host's own clients.
+#[cgroup_sock_addr(connect4)]
+pub fn local_connect4(ctx: SockAddrContext) -> i32 {
+    local::connect::<false>(&ctx)
+}
+
+/// As above, of IPv6 sockets.
+#[cgroup_sock_addr(connect6)]
+pub fn local_connect6(ctx: SockAddrContext) -> i32 {
+    local::connect::<true>(&ctx)
+}
+
+/// Datagrams of the host's own clients.
+#[cgroup_sock_addr(sendmsg4)]
+pub fn local_sendmsg4(ctx: SockAddrContext) -> i32 {
+    local::send::<false>(&ctx)
+}
+
+/// As above, of IPv6 sockets.
+#[cgroup_sock_addr(sendmsg6)]
+pub fn local_sendmsg6(ctx: SockAddrContext) -> i32 {
+    local::send::<true>(&ctx)
+}
+
+/// Whom a datagram came from.
+#[cgroup_sock_addr(recvmsg4)]
+pub fn local_recvmsg4(ctx: SockAddrContext) -> i32 {
+    local::receive::<false>(&ctx)
+}
+
+/// As above, of IPv6 sockets.
+#[cgroup_sock_addr(recvmsg6)]
+pub fn local_recvmsg6(ctx: SockAddrContext) -> i32 {
+    local::receive::<true>(&ctx)
+}
+
+/// getpeername(2).
+#[cgroup_sock_addr(getpeername4)]
+pub fn local_peername4(ctx: SockAddrContext) -> i32 {
+    local::peer_name::<false>(&ctx)
+}
+
+/// As above, of IPv6 sockets.
+#[cgroup_sock_addr(getpeername6)]
+pub fn local_peername6(ctx: SockAddrContext) -> i32 {
+    local::peer_name::<true>(&ctx)
 }
 
 #[inline(always)]
@@ -78,10 +130,12 @@ fn finish<C: EbpfContext>(ctx: &C, verdict: Verdict) -> Action {
 
 /// `TC_ACT_UNSPEC` is `TCX_NEXT`: other programs on the interface see the packet too.
 #[inline(always)]
-fn tc_action(action: Action) -> i32 {
+fn tc_action(ctx: &TcContext, action: Action) -> i32 {
     match action {
         Action::Pass => TC_ACT_UNSPEC,
         Action::Drop => TC_ACT_SHOT,
+        // SAFETY: the helper takes an index; the one the packet came in by exists.
+        Action::Turn => unsafe { bpf_redirect((*ctx.skb.skb).ifindex, 0) as i32 },
     }
 }
 

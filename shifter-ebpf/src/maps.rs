@@ -2,15 +2,17 @@
 
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
-    macros::map,
+    btf_maps::SkStorage,
+    macros::{btf_map, map},
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray},
 };
 use shifter_common::{
     abi::{
-        BackendCounters, BackendEntry, BackendService, FlowEntry, FlowKey, REGIONS_PER_SERVICE,
-        ServiceEntry, SlotCounters, TargetKey, VIPS_PER_SERVICE, VipEntry, VipKey, capacity,
-        setting, traffic,
+        BackendCounters, BackendEntry, BackendService, FlowEntry, FlowKey, LocalCounters, LocalKey,
+        LocalPeer, LocalSocket, REGIONS_PER_SERVICE, ServiceEntry, SlotCounters, TargetKey,
+        VIPS_PER_SERVICE, VipEntry, VipKey, capacity, setting, traffic,
     },
+    local::LocalOutcome,
     verdict::Verdict,
 };
 
@@ -70,6 +72,28 @@ pub static TABLE_TRAFFIC: PerCpuArray<u64> = PerCpuArray::with_max_entries(traff
 
 #[map]
 pub static SETTINGS: Array<u32> = Array::with_max_entries(setting::COUNT, 0);
+
+#[map]
+pub static LOCAL_NETNS: Array<u64> = Array::with_max_entries(1, 0);
+
+/// Not inherited by accepted sockets (no `BPF_F_CLONE`): a server's connections are not its own
+/// calls.
+#[btf_map]
+pub static LOCAL_SOCKETS: SkStorage<LocalSocket> = SkStorage::new();
+
+#[map]
+pub static LOCAL_PEERS: LruHashMap<LocalKey, LocalPeer> =
+    LruHashMap::with_max_entries(capacity::LOCAL_PEERS, 0);
+
+#[map]
+pub static LOCAL_OUTCOMES: PerCpuArray<u64> = PerCpuArray::with_max_entries(LocalOutcome::COUNT, 0);
+
+#[map]
+pub static LOCAL_SLOTS: PerCpuArray<LocalCounters> =
+    PerCpuArray::with_max_entries(capacity::SERVICES * 2, 0);
+
+#[map]
+pub static LOCAL_BACKENDS: PerCpuArray<u64> = PerCpuArray::with_max_entries(capacity::BACKENDS, 0);
 
 /// Whether a setting is on.
 #[inline(always)]

@@ -12,7 +12,7 @@
 use core::mem::MaybeUninit;
 
 use shifter_common::{
-    abi::{FlowEntry, FlowKey, VIPS_PER_SERVICE, VipEntry, VipKey, flow_flag, policy},
+    abi::{FlowEntry, FlowKey, VIPS_PER_SERVICE, VipEntry, flow_flag, policy},
     steering::Slot,
     tcp::{Phase, Sender, flag},
     verdict::Verdict,
@@ -23,8 +23,9 @@ use crate::{
     clock::now_ticks,
     flow::{self, Flow},
     frame::{Frame, Rewrite},
+    hairpin,
     icmp::{self, Translation},
-    maps::{BACKEND_SERVICES, VIP_ADDRS, VIPS},
+    maps::{BACKEND_SERVICES, VIPS},
     parse::{Kind, Packet, parse, quoted},
     rescue,
     select::{self, Unselected},
@@ -45,7 +46,7 @@ pub fn ingress<F: Frame>(frame: &F) -> Verdict {
     }
     // SAFETY: the entry is read at once; the daemon replaces VIP entries whole.
     let Some(vip) = (unsafe { VIPS.get(packet.destination_key()) }) else {
-        return Verdict::PassForeign;
+        return hairpin::answer(frame, packet);
     };
     if packet.has_impossible_flags() {
         return Verdict::DropBadFlags;
@@ -201,7 +202,7 @@ fn error_reply<F: Frame>(
     flow: Flow,
 ) -> Verdict {
     let entry = flow.read();
-    let Some(vip) = vip(key) else {
+    let Some(vip) = select::vip(key) else {
         return Verdict::DropBrokenState;
     };
     let is_of_backend = packet.source == quote.destination;
@@ -221,12 +222,6 @@ fn error_reply<F: Frame>(
     }
     account::packet_out(entry.backend_index, len_bytes);
     Verdict::SteeredErrorReply
-}
-
-/// The VIP of a flow.
-#[inline(always)]
-fn vip(key: &FlowKey) -> Option<&'static VipKey> {
-    VIP_ADDRS.get(key.service * VIPS_PER_SERVICE + u32::from(key.vip_ordinal))
 }
 
 /// The flow that a backend's packet belongs to.
@@ -298,7 +293,9 @@ fn forward<F: Frame>(
         return Verdict::DropRewriteFailed;
     }
     account::packet_in(entry.backend_index, len_bytes);
-    if reset {
+    if entry.is_turned() {
+        hairpin::call(frame, packet, key)
+    } else if reset {
         Verdict::SteeredReset
     } else {
         verdict
@@ -309,7 +306,7 @@ fn forward<F: Frame>(
 #[inline(always)]
 fn reply<F: Frame>(frame: &F, packet: &Packet, key: &FlowKey, flow: Flow) -> Verdict {
     let entry = flow.read();
-    let Some(vip) = vip(key) else {
+    let Some(vip) = select::vip(key) else {
         return Verdict::DropBrokenState;
     };
     flow.see_backend(key, &entry, packet);
@@ -376,6 +373,12 @@ fn open<F: Frame>(frame: &F, packet: &Packet, key: &FlowKey, vip: &VipEntry) -> 
     if let Err(verdict) = place(&mut entry, key, vip, &selected) {
         return verdict;
     }
+    if entry.backend == key.client {
+        if hairpin::is_port_taken(key) {
+            return Verdict::DropPortConflict;
+        }
+        entry.flags |= flow_flag::TURNED;
+    }
     if flow::open(key, &entry).is_err() {
         return Verdict::DropTableFull;
     }
@@ -397,7 +400,11 @@ fn open<F: Frame>(frame: &F, packet: &Packet, key: &FlowKey, vip: &VipEntry) -> 
         return Verdict::DropRewriteFailed;
     }
     account::packet_in(entry.backend_index, len_bytes);
-    Verdict::SteeredNew
+    if entry.is_turned() {
+        hairpin::call(frame, packet, key)
+    } else {
+        Verdict::SteeredNew
+    }
 }
 
 /// Fills in the backend: the one the hash finds, or another one of the slot if the client's port is

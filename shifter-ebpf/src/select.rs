@@ -1,14 +1,14 @@
 //! Selection of version and backend for a new flow, over the maps.
 
 use shifter_common::{
-    abi::{BackendEntry, FlowKey, Region, ServiceEntry, backend_state},
+    abi::{BackendEntry, FlowKey, Region, ServiceEntry, VIPS_PER_SERVICE, VipKey, backend_state},
     hash::affinity_hash,
     select::{Choice, settle, table_entry, weighted_slot},
     steering::{Slot, SteeringWord},
 };
 
 use crate::{
-    maps::{BACKENDS, REGIONS, SERVICES, STEERING, TABLES},
+    maps::{BACKENDS, REGIONS, SERVICES, STEERING, TABLES, VIP_ADDRS},
     targets,
 };
 
@@ -50,6 +50,12 @@ pub fn steering_word(service: u32) -> Option<SteeringWord> {
 #[inline(always)]
 pub fn service(index: u32) -> Option<&'static ServiceEntry> {
     SERVICES.get(index)
+}
+
+/// The VIP of a flow.
+#[inline(always)]
+pub fn vip(key: &FlowKey) -> Option<&'static VipKey> {
+    VIP_ADDRS.get(key.service * VIPS_PER_SERVICE + u32::from(key.vip_ordinal))
 }
 
 /// Chooses the slot of a new flow and finds its table.

@@ -110,6 +110,12 @@ impl Frame for TcFrame<'_> {
     }
 
     #[inline(always)]
+    fn turn(&self) -> Result<(), Refused> {
+        let addresses = self.turned_addresses().ok_or(Refused)?;
+        self.store(0, &addresses)
+    }
+
+    #[inline(always)]
     fn rewrite(&self, packet: &Packet, rewrite: &Rewrite) -> Result<(), Refused> {
         let (l3, l4) = (packet.l3_offset, packet.l4_offset);
         let check = l4 + packet.check_offset();

@@ -182,6 +182,12 @@ impl Frame for XdpFrame<'_> {
     }
 
     #[inline(always)]
+    fn turn(&self) -> Result<(), Refused> {
+        let addresses = self.turned_addresses().ok_or(Refused)?;
+        self.put(0, &addresses).ok_or(Refused)
+    }
+
+    #[inline(always)]
     fn rewrite(&self, packet: &Packet, rewrite: &Rewrite) -> Result<(), Refused> {
         let done = if packet.is_far {
             // A copy, so that the fields of a near packet's rewrite stay in registers.

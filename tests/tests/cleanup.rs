@@ -65,6 +65,7 @@ fn victim(how: &str) {
             hook: HookSpec::Tc,
             checksums_complete: false,
         }],
+        local_clients: shifter_daemon::model::LocalClientsSpec::Auto,
         sizes: SizeSpec::default(),
         idle: Default::default(),
         metrics: false,

@@ -32,6 +32,7 @@ fn node(program: PathBuf) -> Node {
             hook: HookSpec::Tc,
             checksums_complete: false,
         }],
+        local_clients: shifter_daemon::model::LocalClientsSpec::Auto,
         sizes: SizeSpec::default(),
         idle: Default::default(),
         metrics: false,
@@ -94,6 +95,7 @@ fn answer(path: &str) -> (u16, String) {
             let status = Status {
                 daemon,
                 interfaces: vec![],
+                local_clients: Default::default(),
                 services: vec![],
                 events: vec![],
             };

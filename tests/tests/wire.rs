@@ -35,6 +35,7 @@ fn node(bpffs: &Bpffs, hook: HookSpec, checksums_complete: bool) -> NodeSpec {
         state_dir: "/nonexistent".into(),
         bpffs: bpffs.path().to_owned(),
         services_dir: "/nonexistent".into(),
+        local_clients: shifter_daemon::model::LocalClientsSpec::Off,
         sizes: SizeSpec {
             services_count: 4,
             backends_count: 64,

@@ -14,9 +14,11 @@
 //! Every refusal is a [`Refusal`] with a status of 4xx or 5xx. Unknown request fields are refused.
 
 mod command;
+mod local;
 mod status;
 
 pub use command::*;
+pub use local::*;
 pub use status::*;
 
 pub use crate::{

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Affinity, Phase, Slot};
+use super::{Affinity, LocalClientsStatus, Phase, Slot};
 
 /// `GET /v1/status`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -11,6 +11,8 @@ pub struct Status {
     pub daemon: DaemonStatus,
     /// Interfaces with programs, by name.
     pub interfaces: Vec<InterfaceStatus>,
+    /// Clients on the host itself.
+    pub local_clients: LocalClientsStatus,
     /// Services, by name.
     pub services: Vec<ServiceStatus>,
     /// Newest events, oldest first, at most 100.
@@ -55,7 +57,7 @@ pub struct InterfaceStatus {
     pub name: String,
     /// Index.
     pub ifindex: u32,
-    /// `xdp` or `tc`.
+    /// `xdp`, `xdp-generic` or `tc`.
     pub hook: String,
     /// Why this hook.
     pub reason: String,

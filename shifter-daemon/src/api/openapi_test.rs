@@ -88,6 +88,8 @@ fn samples() -> Vec<(&'static str, Value)> {
         row("TargetStatus", &service.targets[0]),
         row("ServiceStatus", service),
         row("InterfaceStatus", &status.interfaces[0]),
+        row("LocalClientsStatus", &status.local_clients),
+        row("LocalSlotStatus", &status.local_clients.slots[0]),
         row("DaemonStatus", &status.daemon),
         row("Event", &status.events[0]),
         row("Status", &status),

@@ -6,8 +6,8 @@ use shifter_common::wire::{ConfigChange, Effect, EstablishedPolicy};
 
 use super::format_duration;
 use crate::model::{
-    Affinity, BackendSpec, HookSpec, InterfaceSpec, NodeSpec, OnEmpty, OutlierSpec, Plane, Prefix,
-    ProbeCheck, ProbeSpec, Protocol, ServiceSpec, Slot, Target,
+    Affinity, BackendSpec, HookSpec, InterfaceSpec, LocalClientsSpec, NodeSpec, OnEmpty,
+    OutlierSpec, Plane, Prefix, ProbeCheck, ProbeSpec, Protocol, ServiceSpec, Slot, Target,
 };
 
 /// Elements of a list that are shown one by one.
@@ -106,7 +106,7 @@ pub fn diff_node(old: &NodeSpec, new: &NodeSpec) -> Vec<ConfigChange> {
         };
         rows.push((format!("interface.{name}"), text(old), text(new)));
     }
-    let shows: [(&str, ShowNode); 14] = [
+    let shows: [(&str, ShowNode); 15] = [
         ("control.socket", |node| {
             quoted(node.control_socket.display())
         }),
@@ -114,6 +114,13 @@ pub fn diff_node(old: &NodeSpec, new: &NodeSpec) -> Vec<ConfigChange> {
             node.metrics.map_or("false".to_owned(), quoted)
         }),
         ("state.dir", |node| quoted(node.state_dir.display())),
+        ("local.clients", |node| {
+            quoted(match node.local_clients {
+                LocalClientsSpec::Auto => "auto",
+                LocalClientsSpec::On => "on",
+                LocalClientsSpec::Off => "off",
+            })
+        }),
         ("bpf.bpffs", |node| quoted(node.bpffs.display())),
         ("services.dir", |node| quoted(node.services_dir.display())),
         ("tables.services", |node| {
@@ -286,6 +293,7 @@ fn interface(interface: &InterfaceSpec) -> String {
     let hook = match hook {
         HookSpec::Auto => "auto",
         HookSpec::Xdp => "xdp",
+        HookSpec::XdpGeneric => "xdp-generic",
         HookSpec::Tc => "tc",
     };
     format!("{{ hook = \"{hook}\", checksums_complete = {checksums_complete} }}")

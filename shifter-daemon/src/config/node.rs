@@ -18,13 +18,20 @@ use super::{
     section::Section,
     syntax,
 };
-use crate::model::{HookSpec, IdleSpec, InterfaceSpec, NodeSpec, SizeSpec};
+use crate::model::{HookSpec, IdleSpec, InterfaceSpec, LocalClientsSpec, NodeSpec, SizeSpec};
 
 const CONTROL_SOCKET_DEFAULT: &str = "/run/shifter/shifter.sock";
 const METRICS_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9_977);
 const STATE_DIR_DEFAULT: &str = "/var/lib/shifter";
 const BPFFS_DEFAULT: &str = "/sys/fs/bpf";
 const SERVICES_DIR_DEFAULT: &str = "services.d";
+
+/// What `local.clients` may be.
+const LOCAL_CLIENTS: [(&str, LocalClientsSpec); 3] = [
+    ("auto", LocalClientsSpec::Auto),
+    ("on", LocalClientsSpec::On),
+    ("off", LocalClientsSpec::Off),
+];
 
 /// Bytes of a path that a Unix socket can have (`sun_path` less its terminator).
 const SOCKET_PATH_MAX_BYTES: usize = 107;
@@ -71,6 +78,7 @@ fn read(file: &str, top: &Section<'_>, report: &mut Report<'_>) -> NodeSpec {
     let state = top.section("state", &schema::node::STATE, report);
     let bpf = top.section("bpf", &schema::node::BPF, report);
     let services = top.section("services", &schema::node::SERVICES, report);
+    let local = top.section("local", &schema::node::LOCAL, report);
     let tables = top.section("tables", &schema::node::TABLES, report);
 
     let idle_times = top.section("idle", &schema::node::IDLE, report);
@@ -92,6 +100,10 @@ fn read(file: &str, top: &Section<'_>, report: &mut Report<'_>) -> NodeSpec {
         bpffs: absolute(&bpf, "bpffs", PATH_MAX_BYTES, report)
             .unwrap_or_else(|| BPFFS_DEFAULT.into()),
         services_dir: beside.join(services_dir.unwrap_or_else(|| SERVICES_DIR_DEFAULT.into())),
+        local_clients: local
+            .get("clients")
+            .and_then(|field| field.choice(&LOCAL_CLIENTS, &[], report))
+            .unwrap_or_default(),
         sizes: sizes(&tables, report),
         idle: idle(&idle_times, report),
     }
@@ -148,6 +160,7 @@ fn interfaces(top: &Section<'_>, report: &mut Report<'_>) -> Vec<InterfaceSpec> 
         let hooks = [
             ("auto", HookSpec::Auto),
             ("xdp", HookSpec::Xdp),
+            ("xdp-generic", HookSpec::XdpGeneric),
             ("tc", HookSpec::Tc),
         ];
         interfaces.push(InterfaceSpec {

@@ -60,6 +60,7 @@ pub(super) const NODE_FILE: FileKind = &[
     &node::STATE,
     &node::BPF,
     &node::SERVICES,
+    &node::LOCAL,
     &node::TABLES,
     &node::IDLE,
 ];
@@ -185,6 +186,7 @@ pub(super) mod node {
             Key::new("state", "[state]"),
             Key::new("bpf", "[bpf]"),
             Key::new("services", "[services]"),
+            Key::new("local", "[local]"),
             Key::new("tables", "[tables]"),
             Key::new("idle", "[idle]"),
         ],
@@ -216,6 +218,10 @@ pub(super) mod node {
     pub const SERVICES: Table = Table {
         path: "services",
         keys: &[Key::new("dir", "dir = \"services.d\"")],
+    };
+    pub const LOCAL: Table = Table {
+        path: "local",
+        keys: &[Key::new("clients", "clients = \"auto\"")],
     };
     pub const TABLES: Table = Table {
         path: "tables",

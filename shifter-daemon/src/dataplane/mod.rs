@@ -11,7 +11,7 @@ pub use crate::control::{PlannedBackend, PublishedService, ServicePlan, SlotPlan
 use shifter_common::{
     abi::{BackendCounters, FlowEntry, FlowKey, SlotCounters},
     steering::{Slot, SteeringWord},
-    wire::InterfaceStatus,
+    wire::{InterfaceStatus, LocalClientsStatus},
 };
 
 /// Why the dataplane did not do what was asked.
@@ -153,6 +153,20 @@ pub trait Dataplane: Send {
 
     /// How the interfaces are hooked.
     fn interfaces(&self) -> Vec<InterfaceStatus>;
+
+    /// Whether clients on the host itself are steered, and where to.
+    ///
+    /// # Errors
+    /// If the kernel does not answer.
+    fn local_clients(&self) -> Result<LocalClientsStatus, DataplaneError> {
+        Ok(LocalClientsStatus::default())
+    }
+
+    /// Hooks again what has lost its hooks: an interface that was made anew under its old name.
+    /// Gives what has changed, in words. What cannot be hooked is tried again at the next call.
+    fn tend(&mut self) -> Vec<String> {
+        Vec::new()
+    }
 
     /// Directory of the pins.
     fn pins(&self) -> String;

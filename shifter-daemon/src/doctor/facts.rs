@@ -12,8 +12,12 @@ use nix::errno::Errno;
 use super::{
     feature::{Feature, Lack},
     interface::{Interface, InterfaceError},
+    netfilter::Netfilter,
 };
-use crate::{hook::first_forwarded, model::InterfaceSpec};
+use crate::{
+    hook::first_forwarded,
+    model::{InterfaceSpec, LocalClientsSpec},
+};
 
 /// Everything the checks look at. Values that could not be read are `None`.
 #[derive(Clone, Debug)]
@@ -48,6 +52,12 @@ pub struct Facts {
     pub own_programs: BTreeSet<u32>,
     /// Backends of all services; `None` if they are not known.
     pub backends: Option<Vec<SocketAddr>>,
+    /// VIPs of all services, as far as they are known.
+    pub vips: Vec<SocketAddr>,
+    /// Rules of the packet filter.
+    pub netfilter: Netfilter,
+    /// Whether clients on the host itself are to be steered.
+    pub local_clients: LocalClientsSpec,
     /// Addresses of the host's interfaces.
     pub local_addresses: BTreeSet<IpAddr>,
 }
@@ -155,6 +165,9 @@ pub(super) fn healthy() -> Facts {
         }]),
         own_programs: BTreeSet::new(),
         backends: Some(vec![SocketAddr::from(([10, 1, 0, 2], 8080))]),
+        vips: vec![SocketAddr::from(([10, 0, 0, 10], 443))],
+        netfilter: Netfilter::Rules(Vec::new()),
+        local_clients: LocalClientsSpec::Auto,
         local_addresses: [IpAddr::from([10, 0, 0, 1])].into(),
     }
 }

@@ -18,16 +18,20 @@ use nix::{
 use super::{
     facts::{BpffsState, Facts, InterfaceFacts},
     feature::Feature,
-    interface,
+    interface, netfilter,
     pins::pinned_programs,
 };
-use crate::model::{InterfaceSpec, NodeSpec};
+use crate::model::{InterfaceSpec, LocalClientsSpec, NodeSpec};
 
 /// Where bpffs lies unless a node file says otherwise.
 const BPFFS: &str = "/sys/fs/bpf";
 
 /// Looks at the host. `backends` are those of all services, if they are known.
-pub fn gather(node: Option<&NodeSpec>, backends: Option<&[SocketAddr]>) -> Facts {
+pub fn gather(
+    node: Option<&NodeSpec>,
+    backends: Option<&[SocketAddr]>,
+    vips: &[SocketAddr],
+) -> Facts {
     let bpffs = node.map_or_else(|| BPFFS.into(), |node| node.bpffs.clone());
     let release = uname()
         .ok()
@@ -52,7 +56,10 @@ pub fn gather(node: Option<&NodeSpec>, backends: Option<&[SocketAddr]>) -> Facts
         ipv6_forwarding: number("/proc/sys/net/ipv6/conf/all/forwarding"),
         cgroup2: cgroup2_mount(&mounts),
         interfaces: node.map(|node| node.interfaces.iter().map(interface_facts).collect()),
+        local_clients: node.map_or_else(LocalClientsSpec::default, |node| node.local_clients),
         backends: backends.map(<[_]>::to_vec),
+        vips: vips.to_vec(),
+        netfilter: netfilter::gather(),
         local_addresses: local_addresses(),
     }
 }
@@ -110,6 +117,11 @@ fn effective_capabilities(status: &str) -> Option<u64> {
         .lines()
         .find_map(|line| line.strip_prefix("CapEff:"))?;
     u64::from_str_radix(bits.trim(), 16).ok()
+}
+
+/// Where cgroup v2 is mounted.
+pub fn cgroup2() -> Option<String> {
+    cgroup2_mount(&fs::read_to_string("/proc/self/mounts").ok()?)
 }
 
 /// The first mount of cgroup v2 in `/proc/self/mounts`: `/sys/fs/cgroup`, or
@@ -182,10 +194,11 @@ mod tests {
             state_dir: "/var/lib/shifter".into(),
             bpffs: "/proc".into(),
             services_dir: "/etc/shifter/services.d".into(),
+            local_clients: LocalClientsSpec::Auto,
             sizes: SizeSpec::default(),
             idle: Default::default(),
         };
-        let facts = gather(Some(&node), None);
+        let facts = gather(Some(&node), None, &[]);
         assert_eq!(facts.bpffs_state, BpffsState::Other);
         assert!(facts.local_addresses.iter().any(IpAddr::is_loopback));
         let interfaces = facts.interfaces.unwrap_or_default();
@@ -200,6 +213,6 @@ mod tests {
             })
             .collect();
         assert_eq!(found, [(true, true, true), (false, false, false)]);
-        assert!(gather(None, None).interfaces.is_none());
+        assert!(gather(None, None, &[]).interfaces.is_none());
     }
 }

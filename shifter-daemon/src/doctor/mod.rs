@@ -11,6 +11,7 @@ pub mod interface;
 mod judge;
 #[cfg(test)]
 mod live;
+mod netfilter;
 mod netlink;
 mod pins;
 mod report;
@@ -21,6 +22,7 @@ pub use facts::*;
 pub use feature::*;
 pub use gather::*;
 pub use judge::judge;
+pub use netfilter::{Netfilter, Rule};
 pub use pins::pinned_programs;
 pub use report::*;
 
@@ -29,11 +31,16 @@ use crate::model::NodeSpec;
 /// Checks this host. Without a node file the interfaces are left out and bpffs is looked for at its
 /// usual place. Blocks for some milliseconds.
 pub fn run(node: Option<&NodeSpec>) -> Report {
-    run_for(node, None)
+    run_for(node, None, &[])
 }
 
-/// As [`run`], for a host whose services have these backends: with them it is known whether packets
-/// are forwarded, and the checks that depend on it are decided instead of explained.
-pub fn run_for(node: Option<&NodeSpec>, backends: Option<&[SocketAddr]>) -> Report {
-    judge(&gather(node, backends))
+/// As [`run`], for a host whose services have these backends and VIPs: with them it is known whether
+/// packets are forwarded and which ports matter, and the checks that depend on it are decided instead of
+/// explained.
+pub fn run_for(
+    node: Option<&NodeSpec>,
+    backends: Option<&[SocketAddr]>,
+    vips: &[SocketAddr],
+) -> Report {
+    judge(&gather(node, backends, vips))
 }

@@ -139,6 +139,7 @@ impl Driver {
                 Input::Swept(swept) => self.handle_swept(swept),
                 Input::Look => self.look_for_outliers(Instant::now().into_std()),
                 Input::Tick => {
+                    self.tend();
                     self.retry();
                     self.begin_sweep(swept_tx.clone());
                 }

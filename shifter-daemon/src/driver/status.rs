@@ -39,8 +39,11 @@ impl Driver {
             .iter()
             .map(|(name, control)| self.draft(name, control))
             .collect();
-        let parts = drafts.and_then(|drafts| Ok((drafts, self.dataplane.verdicts()?)));
-        let (drafts, verdicts) = match parts {
+        let parts = drafts.and_then(|drafts| {
+            let local_clients = self.dataplane.local_clients()?;
+            Ok((drafts, self.dataplane.verdicts()?, local_clients))
+        });
+        let (drafts, verdicts, local_clients) = match parts {
             Ok(parts) => parts,
             Err(error) => return send(reply, Err(error.into())),
         };
@@ -65,6 +68,7 @@ impl Driver {
                     .collect(),
             },
             interfaces: self.dataplane.interfaces(),
+            local_clients,
             services: Vec::new(),
             events: self.events.all(),
         };

@@ -35,6 +35,13 @@ impl Driver {
         });
     }
 
+    /// Hooks again what has lost its hooks.
+    pub(super) fn tend(&mut self) {
+        for news in self.dataplane.tend() {
+            tracing::warn!("{news}");
+        }
+    }
+
     pub(super) fn handle_swept(&mut self, swept: Swept) {
         let retired = swept.census.and_then(|census| {
             if swept.publications_count == self.publications_count {

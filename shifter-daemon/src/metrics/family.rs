@@ -1,6 +1,6 @@
 //! Which metrics there are, and where in a status each finds its samples. Pure.
 
-use shifter_common::wire::{BackendStatus, ServiceStatus, SlotStatus, Status};
+use shifter_common::wire::{BackendStatus, LocalSlotStatus, ServiceStatus, SlotStatus, Status};
 
 /// Name and value of the labels of one sample.
 pub(super) type Labels = Vec<(&'static str, String)>;
@@ -172,6 +172,43 @@ pub(super) const FAMILIES: &[Family] = &[
                 .map(|(v, n)| (vec![("verdict", v.clone())], Value::Integer(*n)))
                 .collect()
         },
+    ),
+    info(
+        "shifter_local_clients",
+        "Whether clients on the host itself are steered: on, off or unavailable.",
+        |status| {
+            let state = status.local_clients.state.clone();
+            one(vec![("state", state)], Value::Integer(1))
+        },
+    ),
+    counter(
+        "shifter_local_calls",
+        None,
+        "Connects and datagrams of the host itself to VIPs, by outcome.",
+        |status| {
+            let outcomes = status.local_clients.outcomes.iter();
+            outcomes
+                .map(|(outcome, n)| (vec![("outcome", outcome.clone())], Value::Integer(*n)))
+                .collect()
+        },
+    ),
+    counter(
+        "shifter_slot_local_flows_selected",
+        None,
+        "New flows of the host itself for which a slot was selected; not part of the other counts.",
+        |status| of_local_slots(status, |slot| slot.selected_count),
+    ),
+    counter(
+        "shifter_slot_local_flows_failed_over",
+        None,
+        "Flows of the host itself wanted in a slot by the weight that went to the other slot.",
+        |status| of_local_slots(status, |slot| slot.failed_over_count),
+    ),
+    counter(
+        "shifter_slot_local_flows_unserved",
+        None,
+        "Flows of the host itself wanted in a slot by the weight that found no eligible slot.",
+        |status| of_local_slots(status, |slot| slot.unserved_count),
     ),
     info(
         "shifter_service",
@@ -436,6 +473,22 @@ fn of_slots(
         .flat_map(|s| s.slots.iter().map(move |slot| (s, slot)));
     slots
         .map(|(service, slot)| sample(slot_labels(service, slot), slot))
+        .collect()
+}
+
+fn of_local_slots(
+    status: &Status,
+    count: impl Fn(&LocalSlotStatus) -> u64,
+) -> Vec<(Labels, Value)> {
+    let slots = status.local_clients.slots.iter();
+    slots
+        .map(|slot| {
+            let labels = vec![
+                ("service", slot.service.clone()),
+                ("slot", slot.slot.to_string()),
+            ];
+            (labels, Value::Integer(count(slot)))
+        })
         .collect()
 }
 

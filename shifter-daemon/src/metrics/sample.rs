@@ -3,8 +3,9 @@
 use shifter_common::{
     verdict::Verdict,
     wire::{
-        Affinity, BackendStatus, DaemonStatus, Event, FlowCounts, InterfaceStatus, Role,
-        ServiceStatus, Slot, SlotStatus, Status, TargetStatus,
+        Affinity, BackendStatus, DaemonStatus, Event, FlowCounts, InterfaceStatus,
+        LocalClientsStatus, LocalSlotStatus, Role, ServiceStatus, Slot, SlotStatus, Status,
+        TargetStatus,
     },
 };
 
@@ -35,6 +36,19 @@ pub(crate) fn status() -> Status {
             hook: "xdp".into(),
             reason: "virtio_net supports native XDP".into(),
         }],
+        local_clients: LocalClientsStatus {
+            state: "on".into(),
+            reason: "hooks on the cgroup /sys/fs/cgroup".into(),
+            outcomes: vec![("selected".into(), 70), ("kept".into(), 9)],
+            slots: vec![LocalSlotStatus {
+                service: "orders".into(),
+                slot: Slot::A,
+                selected_count: 70,
+                failed_over_count: 4,
+                unserved_count: 2,
+                backends: vec![("10.0.0.10:8443".into(), 70)],
+            }],
+        },
         services: vec![orders(), billing()],
         events: vec![Event {
             seq: 7,

@@ -19,10 +19,24 @@ pub struct NodeSpec {
     pub bpffs: PathBuf,
     /// Directory of the service files, default `services.d` beside the node file.
     pub services_dir: PathBuf,
+    /// Whether clients on the host itself are steered.
+    pub local_clients: LocalClientsSpec,
     /// Sizes of the kernel tables.
     pub sizes: SizeSpec,
     /// How long flows may be silent.
     pub idle: IdleSpec,
+}
+
+/// Whether connections that the host itself makes to a VIP are steered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LocalClientsSpec {
+    /// Where the kernel and the host allow it.
+    #[default]
+    Auto,
+    /// Yes, or shifterd does not start.
+    On,
+    /// No: the host answers them itself.
+    Off,
 }
 
 /// An interface clients come in by.
@@ -45,6 +59,8 @@ pub enum HookSpec {
     Auto,
     /// Native XDP or nothing.
     Xdp,
+    /// XDP run by the kernel's stack.
+    XdpGeneric,
     /// TC.
     Tc,
 }

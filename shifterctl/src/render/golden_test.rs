@@ -1,7 +1,9 @@
 //! Whole outputs, as people see them. The values are answers of a daemon in `tests/data`.
 
 use serde::de::DeserializeOwned;
-use shifter_common::wire::{ApplyReport, Changed, Detached, Flows, Slot, Status};
+use shifter_common::wire::{
+    ApplyReport, Changed, Detached, Flows, LocalClientsStatus, Slot, Status,
+};
 
 use super::{View, WIDTH, apply, apply_problems, changed, detached, drained, flows, status};
 
@@ -65,6 +67,7 @@ fn rows() -> Vec<((&'static str, &'static str), String)> {
     let full = full_status();
     let bare = Status {
         interfaces: vec![],
+        local_clients: LocalClientsStatus::default(),
         services: vec![],
         events: vec![],
         ..full.clone()

@@ -6,6 +6,7 @@ mod clock;
 mod event;
 mod flows;
 mod interface;
+mod local;
 mod number;
 mod service;
 mod status;

@@ -2,7 +2,7 @@
 
 use shifter_common::wire::{DaemonStatus, Status};
 
-use super::{Tone, View, event, interface, number, service, text};
+use super::{Tone, View, event, interface, local, number, service, text};
 
 /// Events shown at the end.
 const EVENTS_SHOWN: usize = 10;
@@ -29,6 +29,7 @@ pub fn status(view: &View, status: &Status, only: Option<&str>, before: Option<&
         out += &format!("\n{}\n", view.paint(Tone::Faint, "interfaces"));
         out += &interface::interfaces(view, &status.interfaces);
     }
+    out += &local::clients(view, &status.local_clients, only);
     let events: Vec<_> = status
         .events
         .iter()

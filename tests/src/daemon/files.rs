@@ -5,8 +5,8 @@ use std::{fmt::Write as _, net::SocketAddr, time::Duration};
 use shifter_daemon::{
     config::format_duration,
     model::{
-        Affinity, BackendSpec, EstablishedPolicy, HookSpec, NodeSpec, OnEmpty, Plane, ProbeCheck,
-        ProbeSpec, Protocol, ServiceSpec, Slot, SlotSpec, Target, Targets,
+        Affinity, BackendSpec, EstablishedPolicy, HookSpec, LocalClientsSpec, NodeSpec, OnEmpty,
+        Plane, ProbeCheck, ProbeSpec, Protocol, ServiceSpec, Slot, SlotSpec, Target, Targets,
     },
 };
 
@@ -56,6 +56,7 @@ pub fn node_toml(node: &NodeSpec) -> String {
         let hook = match interface.hook {
             HookSpec::Auto => "auto",
             HookSpec::Xdp => "xdp",
+            HookSpec::XdpGeneric => "xdp-generic",
             HookSpec::Tc => "tc",
         };
         let _ = writeln!(
@@ -68,10 +69,15 @@ pub fn node_toml(node: &NodeSpec) -> String {
         .metrics
         .map_or("false".to_owned(), |addr| format!("\"{addr}\""));
     let sizes = &node.sizes;
+    let local_clients = match node.local_clients {
+        LocalClientsSpec::Auto => "auto",
+        LocalClientsSpec::On => "on",
+        LocalClientsSpec::Off => "off",
+    };
     let _ = write!(
         text,
         "[control]\nsocket = {:?}\n[metrics]\nlisten = {metrics}\n[state]\ndir = {:?}\n\
-         [bpf]\nbpffs = {:?}\n[services]\ndir = {:?}\n\
+         [bpf]\nbpffs = {:?}\n[services]\ndir = {:?}\n[local]\nclients = {local_clients:?}\n\
          [tables]\nservices = {}\nbackends = {}\nflows = {}\npending = {}\ntable_entries = {}\n",
         node.control_socket,
         node.state_dir,
@@ -256,6 +262,7 @@ mod tests {
             state_dir: "/run/x/state".into(),
             bpffs: "/run/x/bpf".into(),
             services_dir: "/run/x/services.d".into(),
+            local_clients: LocalClientsSpec::Auto,
             sizes: SizeSpec::default(),
             idle: IdleSpec::default(),
         };
@@ -263,7 +270,9 @@ mod tests {
         two.interfaces = vec![
             interface("a", HookSpec::Xdp, true),
             interface("b", HookSpec::Tc, false),
+            interface("c", HookSpec::XdpGeneric, false),
         ];
+        two.local_clients = LocalClientsSpec::Off;
         two.metrics = Some("127.0.0.1:9977".parse().expect("an address"));
         two.sizes.flows_count = 65_536;
         two.idle.half_closed = Duration::from_secs(61);

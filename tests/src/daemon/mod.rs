@@ -14,7 +14,9 @@ use std::{
 
 use nix::{sys::signal::Signal, unistd::Pid};
 use shifter_common::wire::Status;
-use shifter_daemon::model::{HookSpec, IdleSpec, InterfaceSpec, NodeSpec, ServiceSpec, SizeSpec};
+use shifter_daemon::model::{
+    HookSpec, IdleSpec, InterfaceSpec, LocalClientsSpec, NodeSpec, ServiceSpec, SizeSpec,
+};
 
 pub use self::{
     client::{Called, Client},
@@ -43,6 +45,8 @@ pub struct Node {
     pub program: PathBuf,
     /// Interfaces clients come in by.
     pub interfaces: Vec<InterfaceSpec>,
+    /// Whether clients on the host itself are steered.
+    pub local_clients: LocalClientsSpec,
     /// Sizes of the kernel tables.
     pub sizes: SizeSpec,
     /// How long flows may be silent.
@@ -69,6 +73,7 @@ impl Node {
                 hook,
                 checksums_complete: false,
             }],
+            local_clients: LocalClientsSpec::default(),
             sizes: SizeSpec {
                 services_count: 64,
                 backends_count: 4_096,
@@ -206,6 +211,7 @@ impl Daemon {
             state_dir: dir.join("state"),
             bpffs: self.bpffs.path().to_owned(),
             services_dir: dir.join("services.d"),
+            local_clients: self.node.local_clients,
             sizes: self.node.sizes,
             idle: self.node.idle,
         }

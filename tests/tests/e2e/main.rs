@@ -1,17 +1,23 @@
 //! The whole of shifter: shifterd as a process, its API, real clients and real backends in network
 //! namespaces of their own.
 
+mod cgroup;
 mod stage;
 
 mod changes;
 mod crash;
+mod filters;
 mod flood;
 mod foreign;
+mod hairpin;
 mod input;
+mod interfaces;
 mod kept;
+mod local;
 mod outliers;
 mod readiness;
 mod rollback;
+mod services;
 mod shares;
 mod tables;
 mod targets;

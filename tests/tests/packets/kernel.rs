@@ -58,6 +58,7 @@ pub fn node(bpffs: &Path) -> NodeSpec {
         state_dir: "/nonexistent".into(),
         bpffs: bpffs.to_owned(),
         services_dir: "/nonexistent".into(),
+        local_clients: shifter_daemon::model::LocalClientsSpec::Off,
         sizes: SizeSpec {
             services_count: 4,
             backends_count: 64,
@@ -191,11 +192,11 @@ impl Kernel {
             ..options()
         };
         let program = self.programs.program(name).expect("the program");
-        let (result, pass, drop) = if let Ok(xdp) = <&Xdp>::try_from(program) {
-            (xdp.test_run(options), 2, 1)
+        let (result, pass, drop, turn) = if let Ok(xdp) = <&Xdp>::try_from(program) {
+            (xdp.test_run(options), 2, 1, 3)
         } else {
             let classifier = <&SchedClassifier>::try_from(program).expect("a classifier");
-            (classifier.test_run(options), u32::MAX, 2)
+            (classifier.test_run(options), u32::MAX, 2, 7)
         };
         let result = result.expect("the kernel runs the program");
         bytes.truncate(result.data_size_out as usize);
@@ -214,6 +215,7 @@ impl Kernel {
         let expected = match changed[0].action() {
             Action::Pass => pass,
             Action::Drop => drop,
+            Action::Turn => turn,
         };
         assert_eq!(result.return_value, expected, "{:?} at {name}", changed[0]);
         Ran {

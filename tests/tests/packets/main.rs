@@ -10,6 +10,7 @@ mod direct;
 mod established;
 mod extensions;
 mod foreign;
+mod hairpin;
 mod handshake;
 mod icmp;
 mod selection;
@@ -36,6 +37,7 @@ fn all() -> Vec<Script> {
         tags::scripts(),
         extensions::scripts(),
         targets::scripts(),
+        hairpin::scripts(),
     ]
     .concat()
 }

@@ -17,6 +17,8 @@ pub enum Step {
     /// A packet comes in by the interface: input, verdict, output. No output: it is unchanged, or
     /// dropped.
     In(Packet, Verdict, Option<Packet>),
+    /// A backend's answer comes in by the interface.
+    Back(Packet, Verdict, Option<Packet>),
     /// A packet leaves by the interface.
     Out(Packet, Verdict, Option<Packet>),
     /// Raw bytes come in, and pass unchanged.
@@ -45,9 +47,10 @@ pub struct Script {
 impl Script {
     pub fn expects(&self, wanted: Verdict) -> bool {
         self.steps.iter().any(|step| match step {
-            Step::In(_, verdict, _) | Step::Out(_, verdict, _) | Step::Raw(_, verdict) => {
-                *verdict == wanted
-            }
+            Step::In(_, verdict, _)
+            | Step::Back(_, verdict, _)
+            | Step::Out(_, verdict, _)
+            | Step::Raw(_, verdict) => *verdict == wanted,
             Step::Publish(_) | Step::Reset(..) | Step::Silence | Step::Age(_) => false,
         })
     }
@@ -61,7 +64,7 @@ impl Script {
         for (number, step) in self.steps.iter().enumerate() {
             let place = format!("{} ({hook:?}), step {}", self.name, number + 1);
             let (ran, input, verdict, output) = match step {
-                Step::In(packet, verdict, output) => {
+                Step::In(packet, verdict, output) | Step::Back(packet, verdict, output) => {
                     let input = packet.build();
                     (kernel.ingress(&input), input, verdict, output)
                 }
@@ -175,12 +178,14 @@ impl Script {
                     Verdict::SteeredNew
                     | Verdict::SteeredFlow
                     | Verdict::SteeredReset
-                    | Verdict::SteeredError,
+                    | Verdict::SteeredError
+                    | Verdict::SteeredTurned,
                     _,
                 ) => {
                     sums.0 += packet.build().len() as u64;
                 }
-                Step::Out(
+                Step::Back(packet, Verdict::SteeredTurned, _)
+                | Step::Out(
                     packet,
                     Verdict::SteeredReply | Verdict::SteeredReset | Verdict::SteeredErrorReply,
                     _,

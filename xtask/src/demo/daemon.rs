@@ -248,6 +248,7 @@ mod tests {
         Status {
             daemon: serde_json::from_value(daemon).expect("a daemon's status"),
             interfaces: Vec::new(),
+            local_clients: Default::default(),
             services: Vec::new(),
             events,
         }

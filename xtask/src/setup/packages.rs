@@ -75,6 +75,12 @@ pub const PROGRAMS: &[Program] = &[
         why: "switches offloads",
     },
     Program {
+        name: "nft",
+        package: "nftables",
+        purposes: &[Purpose::Test],
+        why: "makes filters that shifter must know of",
+    },
+    Program {
         name: "nsenter",
         package: "util-linux",
         purposes: &[Purpose::Test, Purpose::Demo],

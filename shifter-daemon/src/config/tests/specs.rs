@@ -6,9 +6,9 @@ use super::{NODE, SERVICE};
 use crate::{
     config::{parse_node, parse_service},
     model::{
-        Affinity, BackendSpec, EstablishedPolicy, HookSpec, IdleSpec, InterfaceSpec, NodeSpec,
-        OnEmpty, OutlierSpec, Plane, Prefix, ProbeCheck, ProbeSpec, Protocol, ServiceSpec,
-        SizeSpec, Slot, SlotSpec, Target,
+        Affinity, BackendSpec, EstablishedPolicy, HookSpec, IdleSpec, InterfaceSpec,
+        LocalClientsSpec, NodeSpec, OnEmpty, OutlierSpec, Plane, Prefix, ProbeCheck, ProbeSpec,
+        Protocol, ServiceSpec, SizeSpec, Slot, SlotSpec, Target,
     },
 };
 
@@ -364,6 +364,7 @@ fn smallest_node() -> NodeSpec {
         state_dir: "/var/lib/shifter".into(),
         bpffs: "/sys/fs/bpf".into(),
         services_dir: "services.d".into(),
+        local_clients: LocalClientsSpec::Auto,
         sizes: SizeSpec::default(),
         idle: IdleSpec::default(),
     }
@@ -399,6 +400,16 @@ fn each_key_of_the_node_file_does_what_it_says() {
             node.state_dir = "/srv/s".into()
         }),
         ("[bpf]\nbpffs = \"/bpf\"", |node| node.bpffs = "/bpf".into()),
+        ("hook = \"xdp-generic\"", |node| {
+            node.interfaces[0].hook = HookSpec::XdpGeneric
+        }),
+        ("[local]\nclients = \"auto\"", |_| {}),
+        ("[local]\nclients = \"on\"", |node| {
+            node.local_clients = LocalClientsSpec::On
+        }),
+        ("[local]\nclients = \"off\"", |node| {
+            node.local_clients = LocalClientsSpec::Off
+        }),
         (
             "[tables]\nservices = 1\nbackends = 2\nflows = 1_024\npending = 0x400\ntable_entries = 2048",
             |node| {

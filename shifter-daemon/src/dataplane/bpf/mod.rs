@@ -7,6 +7,7 @@ mod claims;
 mod directory;
 mod flows;
 mod hooks;
+mod local;
 mod log;
 mod mapped;
 mod maps;
@@ -35,14 +36,14 @@ use shifter_common::{
     abi::{self, BackendCounters, BackendEntry, BackendService, SlotCounters, VipKey},
     addr::Be16,
     steering::Slot,
-    wire::InterfaceStatus,
+    wire::{InterfaceStatus, LocalClientsStatus},
 };
 use std::net::SocketAddr;
 
 pub use self::log::KernelLog;
 use self::{
-    directory::PinDirectory, flows::BpfFlowTable, hooks::Hooks, maps::Maps, roster::Roster,
-    vips::Vips,
+    directory::PinDirectory, flows::BpfFlowTable, hooks::Hooks, local::LocalMaps, maps::Maps,
+    roster::Roster, vips::Vips,
 };
 use super::{
     Census, Dataplane, DataplaneError, FlowTable, Publication, PublishedService, ServicePlan,
@@ -63,6 +64,9 @@ pub struct BpfDataplane {
     maps: Maps,
     flow_table: Arc<BpfFlowTable>,
     hooks: Hooks,
+    local: LocalMaps,
+    /// The programs, to hook what appears later.
+    object: Ebpf,
     directory: PinDirectory,
     was_adopted: bool,
     /// Service index by name.
@@ -122,12 +126,16 @@ impl BpfDataplane {
             directory.commit()?;
         }
         // Programs are loaded while the object still holds its maps.
-        let hooks = Hooks::attach(&mut object, &node.interfaces, &directory)?;
+        let hooks = Hooks::attach(&mut object, node, &directory)?;
         let maps = Maps::take(&mut object)?;
+        let mut local = LocalMaps::take(&mut object)?;
+        local.steer(hooks.has_local())?;
         let mut this = Self {
             maps,
             flow_table,
             hooks,
+            local,
+            object,
             directory,
             was_adopted,
             services: BTreeMap::new(),
@@ -239,6 +247,14 @@ impl Dataplane for BpfDataplane {
         self.hooks.status()
     }
 
+    fn local_clients(&self) -> Result<LocalClientsStatus, DataplaneError> {
+        self.local_status()
+    }
+
+    fn tend(&mut self) -> Vec<String> {
+        self.hooks.tend(&mut self.object, &self.directory)
+    }
+
     fn pins(&self) -> String {
         self.directory.path().display().to_string()
     }
@@ -284,6 +300,8 @@ fn load(directory: &PinDirectory, node: &NodeSpec) -> Result<Ebpf, DataplaneErro
         (map::PENDING, sizes.pending_count),
         (map::SLOT_COUNTERS, sizes.services_count * 2),
         (map::BACKEND_COUNTERS, sizes.backends_count),
+        (map::LOCAL_SLOTS, sizes.services_count * 2),
+        (map::LOCAL_BACKENDS, sizes.backends_count),
     ] {
         loader.map_max_entries(name, pinned_count(&directory.map(name), name, count)?);
     }

@@ -157,6 +157,7 @@ impl BpfDataplane {
         self.maps
             .backend_counters
             .set(index, zero, 0)
-            .map_err(|error| map_error(format!("clearing counters of {addr}"), error))
+            .map_err(|error| map_error(format!("clearing counters of {addr}"), error))?;
+        self.local.clear_backend(index)
     }
 }

@@ -87,15 +87,13 @@ pub fn for_each_batch<K: Copy + Default, V: Copy + Default>(
     }
 }
 
-/// Takes a pinned link's program off its interface before this returns. Removing the pin alone does
-/// it too, but some time after the last descriptor was closed.
+/// Opens what is pinned at a path.
 ///
 /// # Errors
 /// The kernel's error.
-pub fn detach_link(pin: &Path) -> io::Result<()> {
+pub fn open_pin(pin: &Path) -> io::Result<OwnedFd> {
     const BPF_OBJ_GET: libc::c_long = 7;
-    const BPF_LINK_DETACH: libc::c_long = 34;
-    /// The part of `union bpf_attr` that both commands use.
+    /// The part of `union bpf_attr` that the command uses.
     #[repr(C)]
     struct Attr {
         pathname: u64,
@@ -121,7 +119,17 @@ pub fn detach_link(pin: &Path) -> io::Result<()> {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: the kernel has just given us this descriptor, nobody else has it.
-    let link = unsafe { OwnedFd::from_raw_fd(fd as RawFd) };
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// Takes a pinned link's program off its interface before this returns. Removing the pin alone does
+/// it too, but some time after the last descriptor was closed.
+///
+/// # Errors
+/// The kernel's error.
+pub fn detach_link(pin: &Path) -> io::Result<()> {
+    const BPF_LINK_DETACH: libc::c_long = 34;
+    let link = open_pin(pin)?;
     let link_fd = link.as_raw_fd() as u32;
     // SAFETY: the attribute is one live 32-bit number.
     let code = unsafe {
@@ -136,6 +144,116 @@ pub fn detach_link(pin: &Path) -> io::Result<()> {
         Err(io::Error::last_os_error())
     } else {
         Ok(())
+    }
+}
+
+/// What a link is attached to: the index of an interface, or the id of a cgroup; 0 if that is gone.
+///
+/// # Errors
+/// The kernel's error.
+pub fn link_target(link: BorrowedFd<'_>) -> io::Result<u64> {
+    const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+    const BPF_LINK_TYPE_CGROUP: u32 = 3;
+    /// The part of `struct bpf_link_info` that XDP, TCX and cgroup links share
+    /// (include/uapi/linux/bpf.h).
+    #[repr(C)]
+    #[derive(Default)]
+    struct Info {
+        kind: u32,
+        id: u32,
+        program_id: u32,
+        pad: u32,
+        /// `ifindex` in the first half, or `cgroup_id`.
+        target: [u32; 2],
+    }
+    #[repr(C)]
+    struct Attr {
+        fd: u32,
+        info_len_bytes: u32,
+        info: u64,
+    }
+    let mut info = Info::default();
+    let attr = Attr {
+        fd: link.as_raw_fd() as u32,
+        info_len_bytes: size_of::<Info>() as u32,
+        info: (&raw mut info) as u64,
+    };
+    // SAFETY: the kernel writes at most `info_len_bytes` to `info`, which outlives the call.
+    let code = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_OBJ_GET_INFO_BY_FD,
+            &raw const attr,
+            size_of::<Attr>(),
+        )
+    };
+    if code < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let [first, second] = info.target;
+    Ok(if info.kind == BPF_LINK_TYPE_CGROUP {
+        // The id is one 64-bit number in the machine's order.
+        let mut bytes = [0; 8];
+        bytes[..4].copy_from_slice(&first.to_ne_bytes());
+        bytes[4..].copy_from_slice(&second.to_ne_bytes());
+        u64::from_ne_bytes(bytes)
+    } else {
+        u64::from(first)
+    })
+}
+
+/// Puts another program into a link, without a moment in which none runs.
+///
+/// # Errors
+/// The kernel's error.
+pub fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    const BPF_LINK_UPDATE: libc::c_long = 29;
+    let attr = [
+        link.as_raw_fd() as u32,
+        program.as_raw_fd() as u32,
+        // Flags, and the program that must be there: any.
+        0,
+        0,
+    ];
+    // SAFETY: the attribute is four live 32-bit numbers.
+    let code = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_LINK_UPDATE,
+            attr.as_ptr(),
+            size_of_val(&attr),
+        )
+    };
+    if code < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+/// The cookie of the caller's network namespace, as programs see it; never reused until a reboot.
+///
+/// # Errors
+/// The kernel's error.
+pub fn netns_cookie() -> io::Result<u64> {
+    const SO_NETNS_COOKIE: libc::c_int = 71;
+    let socket = std::os::unix::net::UnixDatagram::unbound()?;
+    let mut cookie = 0_u64;
+    let mut len = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: the kernel writes 8 bytes to the cookie, which outlives the call.
+    let code = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut len,
+        )
+    };
+    if code == 0 {
+        Ok(cookie)
+    } else {
+        Err(io::Error::last_os_error())
     }
 }
 

@@ -106,9 +106,9 @@ fn hook(facts: &Facts, interface: &InterfaceFacts, found: Interface) -> Check {
         spec.checksums_complete,
         facts.forwarded_backend(),
     ) {
-        Ok((Hook::Xdp, _)) if unsure => Check::ok(
+        Ok((hook @ (Hook::Xdp | Hook::XdpGeneric), _)) if unsure => Check::ok(
             name,
-            format!("xdp: driver {} is virtual", found.driver_name()),
+            format!("{hook}: driver {} is virtual", found.driver_name()),
             "XDP cannot see offloaded checksums: right only if every backend is an address of this \
              host",
         )
@@ -244,7 +244,9 @@ mod tests {
             [
                 "interface eth0: up, driver ixgbe, mtu 1500, enslaved to bridge br0",
                 "XDP on eth0: shifter's own: xdp_filter (id 7)",
-                "hook on eth0: tc: it is enslaved to bridge br0, which owns its receive path",
+                "hook on eth0: tc: it is enslaved to bridge br0, which owns its receive path; only \
+                 clients behind this port are steered, those behind all ports if br0 is named \
+                 instead",
             ]
         );
     }

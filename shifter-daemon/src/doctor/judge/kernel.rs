@@ -4,6 +4,7 @@ use nix::errno::Errno;
 
 use super::AS_ROOT;
 use crate::doctor::{BpffsState, Check, Facts, Feature, Lack};
+use crate::model::LocalClientsSpec;
 
 const CAP_NET_ADMIN: u32 = 12;
 const CAP_SYS_ADMIN: u32 = 21;
@@ -214,11 +215,22 @@ fn bpffs(facts: &Facts) -> Check {
 }
 
 fn cgroup2(facts: &Facts) -> Check {
-    let why = "shown for planes that steer sockets; the nat plane runs without it";
-    match &facts.cgroup2 {
-        Some(place) => Check::ok("cgroup v2", format!("mounted at {place}"), why),
-        None => Check::ok("cgroup v2", "not mounted", why)
-            .warn("mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified"),
+    let why = "connections of the host itself to a VIP are steered from there";
+    let mount = "mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified";
+    match (&facts.cgroup2, facts.local_clients) {
+        (_, LocalClientsSpec::Off) => Check::ok(
+            "cgroup v2",
+            "not needed: the node file says [local] clients = \"off\"",
+            why,
+        ),
+        (Some(place), _) => Check::ok("cgroup v2", format!("mounted at {place}"), why),
+        (None, LocalClientsSpec::Auto) => Check::ok("cgroup v2", "not mounted", why).warn(mount),
+        (None, LocalClientsSpec::On) => Check::ok(
+            "cgroup v2",
+            "not mounted, and the node file says [local] clients = \"on\"",
+            why,
+        )
+        .fail(mount),
     }
 }
 
@@ -319,8 +331,15 @@ mod tests {
                 "fail capabilities: lacking CAP_BPF, CAP_SYS_ADMIN | {rights} | \
                  sudo shifterd --doctor")),
             (Box::new(|facts| facts.cgroup2 = None),
-                "warn cgroup v2: not mounted | shown for planes that steer sockets; the nat plane \
-                 runs without it | mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified".into()),
+                "warn cgroup v2: not mounted | connections of the host itself to a VIP are steered \
+                 from there | mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified".into()),
+            (Box::new(|facts| {
+                facts.cgroup2 = None;
+                facts.local_clients = LocalClientsSpec::On;
+            }),
+                "fail cgroup v2: not mounted, and the node file says [local] clients = \"on\" | \
+                 connections of the host itself to a VIP are steered from there | \
+                 mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified".into()),
         ];
         for (change, expected) in rows {
             assert_eq!(complaints(change), [expected]);

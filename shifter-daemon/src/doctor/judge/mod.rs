@@ -2,6 +2,7 @@
 
 mod interface;
 mod kernel;
+mod netfilter;
 mod network;
 
 use super::{Facts, Report};
@@ -13,6 +14,7 @@ const AS_ROOT: &str = "sudo shifterd --doctor";
 pub fn judge(facts: &Facts) -> Report {
     let mut checks = kernel::checks(facts);
     checks.extend(network::checks(facts));
+    checks.extend(netfilter::checks(facts));
     checks.extend(interface::checks(facts));
     Report { checks }
 }
