@@ -173,11 +173,14 @@ impl World {
                 let _ = writeln!(v4, "route add local {}/16 dev lo", CLIENT_POOL.v4);
                 let _ = writeln!(v6, "route add local {}/112 dev lo", CLIENT_POOL.v6);
             }
-            Place::Host => {
+            // Whoever is the client's neighbour.
+            Place::Host | Place::Router
+                if ends(topology).any(|end| end.place == place && end.addr == HOST_TO_CLIENT) =>
+            {
                 let _ = writeln!(v4, "route add {}/16 via {}", CLIENT_POOL.v4, CLIENT.v4);
                 let _ = writeln!(v6, "route add {}/112 via {}", CLIENT_POOL.v6, CLIENT.v6);
             }
-            Place::Backend => {}
+            Place::Host | Place::Router | Place::Backend => {}
         }
         netns.tool_with_input("ip", &["-4", "-batch", "-"], &v4);
         netns.tool_with_input("ip", &["-6", "-batch", "-"], &v6);

@@ -11,6 +11,8 @@ pub enum Place {
     Host,
     /// A network behind the host, as a container's.
     Backend,
+    /// Between client and host.
+    Router,
 }
 
 impl Place {
@@ -20,6 +22,7 @@ impl Place {
             Self::Client => "client",
             Self::Host => "host",
             Self::Backend => "backend",
+            Self::Router => "router",
         }
     }
 }
@@ -92,11 +95,17 @@ pub const HOST_TO_CLIENT: Dual = Dual::new([10, 1, 0, 1], [0x2001, 0xdb8, 1, 0, 
 pub const BACKEND: Dual = Dual::new([10, 2, 0, 2], [0x2001, 0xdb8, 2, 0, 0, 0, 0, 2]);
 /// The host, as the backend's router.
 pub const HOST_TO_BACKEND: Dual = Dual::new([10, 2, 0, 1], [0x2001, 0xdb8, 2, 0, 0, 0, 0, 1]);
+/// The host, as the router's next hop.
+pub const HOST_TO_ROUTER: Dual = Dual::new([10, 3, 0, 1], [0x2001, 0xdb8, 3, 0, 0, 0, 0, 1]);
+/// The router, as the host's next hop.
+pub const ROUTER_TO_HOST: Dual = Dual::new([10, 3, 0, 2], [0x2001, 0xdb8, 3, 0, 0, 0, 0, 2]);
 /// First of 65,536 addresses that are all the client's: it may bind any of them.
 pub const CLIENT_POOL: Dual = Dual::new([10, 9, 0, 0], [0x2001, 0xdb8, 9, 0, 0, 0, 0, 0]);
 
 /// The host's interface towards the client, where shifter is attached.
 pub const HOST_IF: &str = "eth0";
+/// The router's interface towards the client.
+pub const ROUTER_CLIENT_IF: &str = "down0";
 /// The host's interface towards the backend namespace.
 pub const HOST_BACKEND_IF: &str = "back0";
 
@@ -151,6 +160,19 @@ pub struct Topology {
     pub routes: &'static [DefaultRoute],
 }
 
+const BACKEND_LINK: Link = Link {
+    near: End {
+        place: Place::Host,
+        name: HOST_BACKEND_IF,
+        addr: HOST_TO_BACKEND,
+    },
+    far: End {
+        place: Place::Backend,
+        name: "eth0",
+        addr: BACKEND,
+    },
+};
+
 const CLIENT_LINK: Link = Link {
     near: End {
         place: Place::Client,
@@ -202,26 +224,66 @@ pub const PAIR: Topology = Topology {
 /// ```
 pub const ROUTED: Topology = Topology {
     places: &[Place::Client, Place::Host, Place::Backend],
+    links: &[CLIENT_LINK, BACKEND_LINK],
+    locals: HOST_LOCALS,
+    routes: &[
+        DefaultRoute {
+            place: Place::Client,
+            via: HOST_TO_CLIENT,
+        },
+        DefaultRoute {
+            place: Place::Backend,
+            via: HOST_TO_BACKEND,
+        },
+    ],
+};
+
+/// As [`ROUTED`], with a router between client and host.
+///
+/// ```text
+/// client                    router                  host                     backend
+/// eth0 10.1.0.2 ──── 10.1.0.1 down0
+///                             up0 10.3.0.2 ──── 10.3.0.1 eth0
+///                                               back0 10.2.0.1 ──── 10.2.0.2 eth0
+/// ```
+pub const FAR: Topology = Topology {
+    places: &[Place::Client, Place::Router, Place::Host, Place::Backend],
     links: &[
-        CLIENT_LINK,
         Link {
-            near: End {
-                place: Place::Host,
-                name: HOST_BACKEND_IF,
-                addr: HOST_TO_BACKEND,
-            },
+            near: CLIENT_LINK.near,
             far: End {
-                place: Place::Backend,
-                name: "eth0",
-                addr: BACKEND,
+                place: Place::Router,
+                name: ROUTER_CLIENT_IF,
+                addr: HOST_TO_CLIENT,
             },
         },
+        Link {
+            near: End {
+                place: Place::Router,
+                name: "up0",
+                addr: ROUTER_TO_HOST,
+            },
+            far: End {
+                place: Place::Host,
+                name: HOST_IF,
+                addr: HOST_TO_ROUTER,
+            },
+        },
+        BACKEND_LINK,
     ],
     locals: HOST_LOCALS,
     routes: &[
         DefaultRoute {
             place: Place::Client,
             via: HOST_TO_CLIENT,
+        },
+        DefaultRoute {
+            place: Place::Router,
+            via: HOST_TO_ROUTER,
+        },
+        DefaultRoute {
+            place: Place::Host,
+            via: ROUTER_TO_HOST,
         },
         DefaultRoute {
             place: Place::Backend,

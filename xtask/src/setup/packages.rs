@@ -87,6 +87,12 @@ pub const PROGRAMS: &[Program] = &[
         why: "enters namespaces",
     },
     Program {
+        name: "traceroute",
+        package: "traceroute",
+        purposes: &[Purpose::Test],
+        why: "lists the routers on the way",
+    },
+    Program {
         name: "pg_createcluster",
         package: "postgresql",
         purposes: &[Purpose::Test],
