@@ -6,8 +6,14 @@
 use crate::addr::{Addr, Be16};
 use crate::steering::Slot;
 
-/// Version of everything in this module.
-pub const ABI_VERSION: u32 = 1;
+/// Version of everything in this module. The feature `rehearsal` stands for a version to come, with
+/// other layouts: tests replace one by the other.
+pub const ABI_VERSION: u32 = 1 + cfg!(feature = "rehearsal") as u32;
+
+/// A number in the code of every rehearsed program, in whose place the daemon puts another one: the
+/// same maps, other instructions.
+#[cfg(feature = "rehearsal")]
+pub const REHEARSAL_MARK: u32 = 0x5eed_1234;
 
 /// VIPs one service may have.
 pub const VIPS_PER_SERVICE: u32 = 8;
@@ -63,8 +69,16 @@ pub mod map {
     /// `Array<u32>` by [`super::setting`].
     pub const SETTINGS: &str = "SETTINGS";
 
+    /// `Array<LayoutText>`, one element: what the other maps hold, field by field, for a shifterd of
+    /// another version; see [`crate::layout`].
+    pub const LAYOUT: &str = "LAYOUT";
+    /// `ProgramArray`: the programs of the dataplane that this one replaces, at XDP; empty otherwise.
+    pub const XDP_PREDECESSOR: &str = "XDP_PREDECESSOR";
+    /// As `XDP_PREDECESSOR`, at TC.
+    pub const TC_PREDECESSOR: &str = "TC_PREDECESSOR";
+
     /// All maps, in the order they are pinned.
-    pub const ALL: [&str; 14] = [
+    pub const ALL: [&str; 17] = [
         STEERING,
         SERVICES,
         VIPS,
@@ -79,6 +93,9 @@ pub mod map {
         SLOT_COUNTERS,
         BACKEND_COUNTERS,
         SETTINGS,
+        LAYOUT,
+        XDP_PREDECESSOR,
+        TC_PREDECESSOR,
     ];
 }
 
@@ -93,6 +110,24 @@ pub mod program {
     /// All programs.
     pub const ALL: [&str; 3] = [XDP_INGRESS, TC_INGRESS, TC_EGRESS];
 }
+
+/// Indexes into `XDP_PREDECESSOR` and `TC_PREDECESSOR`.
+pub mod predecessor {
+    /// Client to backend.
+    pub const INGRESS: u32 = 0;
+    /// Backend to client; at TC only.
+    pub const EGRESS: u32 = 1;
+    /// How many there are.
+    pub const COUNT: u32 = 2;
+}
+
+/// Bytes of the text in `LAYOUT`, zeros behind its end.
+pub const LAYOUT_LEN_BYTES: usize = 16_384;
+
+/// The one element of `LAYOUT`.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct LayoutText(pub [u8; LAYOUT_LEN_BYTES]);
 
 /// Indexes into `SETTINGS`.
 pub mod setting {
@@ -266,6 +301,9 @@ pub struct FlowEntry {
     pub cohort: u8,
     /// Bits of [`flow_flag`].
     pub flags: u8,
+    /// What a version to come may add, in the middle.
+    #[cfg(feature = "rehearsal")]
+    pub rehearsal: [u32; 2],
     /// [`crate::tcp::Phase`] in the lowest byte, zero above; 32 bits because the kernel changes it
     /// by compare-and-swap.
     pub phase: u32,
@@ -276,7 +314,7 @@ pub struct FlowEntry {
     /// The sequence number the client expects next from the backend, host order.
     pub next_from_backend: u32,
 }
-const _: () = assert!(size_of::<FlowEntry>() == 40);
+const _: () = assert!(size_of::<FlowEntry>() == 40 + 8 * cfg!(feature = "rehearsal") as usize);
 
 /// Bits of [`FlowEntry::flags`].
 pub mod flow_flag {
@@ -321,6 +359,9 @@ const _: () = assert!(size_of::<FlowCounters>() == 48);
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SlotCounters {
+    /// What a version to come may add, in front.
+    #[cfg(feature = "rehearsal")]
+    pub rehearsal: u64,
     /// Flows on this slot.
     pub flows: FlowCounters,
     /// Flows the weight wanted here that went to the other slot, because this one was not eligible.
@@ -328,7 +369,7 @@ pub struct SlotCounters {
     /// Flows the weight wanted here that found no eligible slot at all.
     pub unserved: u64,
 }
-const _: () = assert!(size_of::<SlotCounters>() == 64);
+const _: () = assert!(size_of::<SlotCounters>() == 64 + 8 * cfg!(feature = "rehearsal") as usize);
 
 /// Counters of one backend.
 #[repr(C)]

@@ -3,12 +3,13 @@
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
     macros::map,
-    maps::{Array, HashMap, LruHashMap, PerCpuArray},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray},
 };
 use shifter_common::{
     abi::{
-        BackendCounters, BackendEntry, BackendService, FlowEntry, FlowKey, REGIONS_PER_SERVICE,
-        ServiceEntry, SlotCounters, VIPS_PER_SERVICE, VipEntry, VipKey, capacity, setting,
+        BackendCounters, BackendEntry, BackendService, FlowEntry, FlowKey, LayoutText,
+        REGIONS_PER_SERVICE, ServiceEntry, SlotCounters, VIPS_PER_SERVICE, VipEntry, VipKey,
+        capacity, predecessor, setting,
     },
     verdict::Verdict,
 };
@@ -63,6 +64,15 @@ pub static BACKEND_COUNTERS: PerCpuArray<BackendCounters> =
 
 #[map]
 pub static SETTINGS: Array<u32> = Array::with_max_entries(setting::COUNT, 0);
+
+#[map]
+pub static LAYOUT: Array<LayoutText> = Array::with_max_entries(1, 0);
+
+#[map]
+pub static XDP_PREDECESSOR: ProgramArray = ProgramArray::with_max_entries(predecessor::COUNT, 0);
+
+#[map]
+pub static TC_PREDECESSOR: ProgramArray = ProgramArray::with_max_entries(predecessor::COUNT, 0);
 
 /// Whether a setting is on.
 #[inline(always)]

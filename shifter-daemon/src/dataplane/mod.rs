@@ -4,6 +4,7 @@
 //! it where no kernel is wanted, with failures on demand.
 
 pub mod bpf;
+pub mod layout;
 pub mod memory;
 use std::{net::SocketAddr, sync::Arc, time::Instant};
 
