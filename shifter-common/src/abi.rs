@@ -405,6 +405,8 @@ mod pod {
     // integers only, and every bit pattern is valid.
     unsafe impl aya::Pod for VipKey {}
     // SAFETY: as above.
+    unsafe impl aya::Pod for LayoutText {}
+    // SAFETY: as above.
     unsafe impl aya::Pod for VipEntry {}
     // SAFETY: as above.
     unsafe impl aya::Pod for BackendService {}

@@ -12,3 +12,4 @@ mod readiness;
 mod rollback;
 mod shares;
 mod tables;
+mod upgrade;

@@ -1,20 +1,29 @@
 //! Programs on interfaces: attaching through pinned links, replacing programs in place, leaving.
 
-use std::{collections::BTreeMap, fs, net::SocketAddr, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use aya::{
     Ebpf,
     programs::{
         LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode,
         links::{FdLink, PinnedLink},
-        loaded_programs,
-        tc::{SchedClassifierLink, TcAttachOptions},
-        xdp::XdpLink,
+        tc::TcAttachOptions,
     },
 };
 use shifter_common::{abi::program, wire::InterfaceStatus};
 
-use super::{super::DataplaneError, chain, directory::PinDirectory, sys};
+use super::{
+    super::DataplaneError,
+    chain,
+    directory::PinDirectory,
+    links::{self, Link, load_program, missing},
+    sys,
+};
 use crate::{
     doctor::{
         self,
@@ -109,22 +118,44 @@ impl Hooks {
                 tags.insert(point.program(), load_program(object, point.program())?);
             }
         }
+        // Which links need another program is known before the first is touched.
+        let mut kept = Vec::new();
+        let mut outdated = Vec::new();
+        for point in &wanted {
+            let link = pinned.get(&point.name()).cloned().map(Link::open);
+            let Some(link) = link.transpose()?.flatten() else {
+                continue;
+            };
+            kept.push(*point);
+            if Some(&link.info.tag) != tags.get(point.program()) {
+                outdated.push(link);
+            }
+        }
+        links::replace(object, &mut outdated).map_err(|(error, _)| error)?;
         // New links first: while both an old and a new ingress link exist, the second to see a
         // packet finds nothing to do, because its destination is a backend by then.
         let mut links = Vec::new();
         for point in wanted.iter().rev() {
             let path = directory.links().join(point.name());
-            let tag = tags.get(point.program()).copied().unwrap_or_default();
-            links.push(match pinned.get(&point.name()) {
-                Some(_) => keep(object, *point, path, tag)?,
-                None => create(object, *point, &hooked, path)?,
+            links.push(if kept.contains(point) {
+                PinnedLink::from_pin(&path).map_err(|error| {
+                    DataplaneError::Refused(format!(
+                        "taking over the link {}: {}",
+                        path.display(),
+                        chain(&error)
+                    ))
+                })?
+            } else {
+                if path.exists() {
+                    // A pin whose program is gone.
+                    remove_pin(&path)?;
+                }
+                create(object, *point, &hooked, path)?
             });
         }
         for (name, path) in &pinned {
             if !wanted.iter().any(|point| point.name() == *name) {
-                fs::remove_file(path).map_err(|error| {
-                    DataplaneError::kernel(format!("removing {}", path.display()), error)
-                })?;
+                remove_pin(path)?;
             }
         }
         let program_id = wanted
@@ -199,43 +230,17 @@ impl Hooks {
     }
 }
 
+fn remove_pin(path: &Path) -> Result<(), DataplaneError> {
+    fs::remove_file(path)
+        .map_err(|error| DataplaneError::kernel(format!("removing {}", path.display()), error))
+}
+
 fn pins(directory: &PinDirectory) -> Result<BTreeMap<String, PathBuf>, DataplaneError> {
-    let path = directory.links();
-    let failed = |error| DataplaneError::kernel(format!("reading {}", path.display()), error);
-    let mut pins = BTreeMap::new();
-    for entry in fs::read_dir(&path).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        pins.insert(
-            entry.file_name().to_string_lossy().into_owned(),
-            entry.path(),
-        );
-    }
-    Ok(pins)
-}
-
-/// Loads a program and gives its tag, the kernel's digest of its instructions.
-fn load_program(object: &mut Ebpf, name: &str) -> Result<u64, DataplaneError> {
-    let program = object.program_mut(name).ok_or_else(|| missing(name))?;
-    let loaded = match program {
-        aya::programs::Program::Xdp(xdp) => xdp.load(),
-        aya::programs::Program::SchedClassifier(classifier) => classifier.load(),
-        _ => return Err(missing(name)),
-    };
-    loaded
-        .and_then(|()| program.info())
-        .map(|info| info.tag())
-        .map_err(|error| {
-            DataplaneError::Refused(format!(
-                "loading program {name}: {}; see what the kernel lacks with: shifterctl doctor",
-                chain(&error)
-            ))
-        })
-}
-
-fn missing(name: &str) -> DataplaneError {
-    DataplaneError::Refused(format!(
-        "the kernel object has no program {name}: shifterd is built wrong"
-    ))
+    let pins = links::pins(&directory.links())?;
+    Ok(pins
+        .into_iter()
+        .map(|pin| (links::name(&pin), pin))
+        .collect())
 }
 
 fn xdp<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, DataplaneError> {
@@ -249,43 +254,6 @@ fn classifier<'a>(
 ) -> Result<&'a mut SchedClassifier, DataplaneError> {
     let program = object.program_mut(name).ok_or_else(|| missing(name))?;
     program.try_into().map_err(|_: ProgramError| missing(name))
-}
-
-/// Takes a pinned link over; replaces its program if it is not the one we bring.
-fn keep(
-    object: &mut Ebpf,
-    point: Point,
-    path: PathBuf,
-    tag: u64,
-) -> Result<PinnedLink, DataplaneError> {
-    let what = || format!("taking over the link {}", path.display());
-    let failed = |error: &dyn std::error::Error| {
-        DataplaneError::Refused(format!("{}: {}", what(), chain(error)))
-    };
-    let link = FdLink::from(PinnedLink::from_pin(&path).map_err(|error| failed(&error))?);
-    let id = link.info().map_err(|error| failed(&error))?.program_id();
-    let is_same = loaded_programs()
-        .filter_map(Result::ok)
-        .find(|program| program.id() == id)
-        .is_some_and(|program| program.tag() == tag);
-    if !is_same {
-        let name = point.program();
-        match point {
-            Point::Xdp(_) => {
-                let link = XdpLink::try_from(link).map_err(|error| failed(&error))?;
-                xdp(object, name)?
-                    .attach_to_link(link)
-                    .map_err(|error| failed(&error))?;
-            }
-            Point::Ingress(_) | Point::Egress(_) => {
-                let link = SchedClassifierLink::try_from(link).map_err(|error| failed(&error))?;
-                classifier(object, name)?
-                    .attach_to_link(link)
-                    .map_err(|error| failed(&error))?;
-            }
-        }
-    }
-    PinnedLink::from_pin(&path).map_err(|error| failed(&error))
 }
 
 /// Attaches a program anew and pins its link.

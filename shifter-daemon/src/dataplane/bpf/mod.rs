@@ -3,18 +3,23 @@
 //! What the kernel holds is the truth. This module keeps no second copy of it: indexes and names are
 //! read back from the maps at the start, tables are compared with what is mapped.
 
+mod carry;
 mod claims;
 mod directory;
 mod flows;
 mod hooks;
+mod links;
 mod log;
 mod mapped;
 mod maps;
 mod publish;
+mod raw;
 mod read;
 mod regions;
+mod rehearsal;
 mod reset;
 mod retire;
+mod succession;
 mod sys;
 mod tables;
 
@@ -29,7 +34,12 @@ use shifter_common::{
 use std::net::SocketAddr;
 
 pub use self::log::KernelLog;
-use self::{directory::PinDirectory, flows::BpfFlowTable, hooks::Hooks, maps::Maps};
+use self::{
+    directory::{PinDirectory, Pinned},
+    flows::BpfFlowTable,
+    hooks::Hooks,
+    maps::Maps,
+};
 use super::{
     Census, Dataplane, DataplaneError, FlowTable, Publication, PublishedService, ServicePlan,
     ServiceReading,
@@ -77,15 +87,26 @@ impl BpfDataplane {
     /// interface cannot be hooked as asked; each says what to do.
     pub fn open(node: &NodeSpec) -> Result<Self, DataplaneError> {
         let mut directory = PinDirectory::lock(&node.bpffs)?;
-        let was_adopted = directory.find()?;
-        if !was_adopted {
-            directory.begin()?;
-        }
-        let mut object = load(&directory, node)?;
+        let pinned = find(&directory)?;
+        let was_adopted = pinned.in_force.is_some();
+        let mut object = match &pinned.in_force {
+            None => {
+                directory.begin()?;
+                let object = load(&directory, node)?;
+                succession::describe(&directory)?;
+                directory.commit()?;
+                object
+            }
+            Some(path) if is_ours(&directory, path)? => {
+                let mut object = load(&directory, node)?;
+                if !pinned.former.is_empty() {
+                    succession::resume(&directory, &mut object, &pinned.former)?;
+                }
+                object
+            }
+            Some(_) => succession::succeed(&mut directory, node, &pinned)?,
+        };
         let flow_table = Arc::new(BpfFlowTable::open(&object)?);
-        if !was_adopted {
-            directory.commit()?;
-        }
         // Programs are loaded while the object still holds its maps.
         let hooks = Hooks::attach(&mut object, &node.interfaces, &directory)?;
         let maps = Maps::take(&mut object)?;
@@ -198,9 +219,43 @@ impl Dataplane for BpfDataplane {
             .map(|interface| interface.name)
             .collect();
         self.hooks.detach(&self.directory)?;
-        self.directory.remove()?;
+        self.directory.forget(self.directory.path())?;
         Ok(names)
     }
+}
+
+/// What is pinned. Of a dataplane of this version that is not whole, the remains are removed: its
+/// programs would steer by maps that nobody can reach any more.
+fn find(directory: &PinDirectory) -> Result<Pinned, DataplaneError> {
+    let mut pinned = directory.survey()?;
+    if let Some(path) = &pinned.in_force
+        && path == directory.path()
+        && !PinDirectory::is_whole(path)
+        && !describes_itself(path)
+    {
+        tracing::warn!(
+            "{} is not whole: it is removed and built anew",
+            path.display()
+        );
+        directory.forget(path)?;
+        pinned.in_force = None;
+    }
+    Ok(pinned)
+}
+
+/// Whether a dataplane says what its maps hold.
+fn describes_itself(path: &Path) -> bool {
+    matches!(succession::description(path), Ok(Some(text)) if !text.is_empty())
+}
+
+/// Whether a pinned dataplane has our maps, so that our programs can be put over them.
+fn is_ours(directory: &PinDirectory, path: &Path) -> Result<bool, DataplaneError> {
+    if path != directory.path() || !PinDirectory::is_whole(path) {
+        return Ok(false);
+    }
+    let text = succession::description(path)
+        .map_err(|error| DataplaneError::kernel("reading LAYOUT", error))?;
+    Ok(text.as_deref() == Some(super::layout::own_text().as_str()))
 }
 
 /// Loads the programs over the pinned maps; maps that are not pinned yet are created and pinned.
@@ -230,7 +285,9 @@ fn load(directory: &PinDirectory, node: &NodeSpec) -> Result<Ebpf, DataplaneErro
     ] {
         loader.map_max_entries(name, pinned_count(&directory.map(name), name, count)?);
     }
-    loader.load(OBJECT).map_err(|error| load_error(&error))
+    loader
+        .load(&rehearsal::object(OBJECT))
+        .map_err(|error| load_error(&error))
 }
 
 /// Entries of a map: those it was built with if it is pinned, else those the node file asks for.
