@@ -11,5 +11,6 @@ pub mod driver;
 pub mod hook;
 pub mod metrics;
 pub mod model;
+pub mod paths;
 pub mod probe;
 pub mod state;

@@ -12,7 +12,7 @@ use anyhow::Context as _;
 use clap::{Parser, ValueEnum};
 use shifter_daemon::{
     api, config_files,
-    dataplane::bpf::BpfDataplane,
+    dataplane::bpf::{BpfDataplane, detach_pinned},
     doctor,
     driver::{Driver, DriverHandle, Request},
     metrics,
@@ -44,6 +44,12 @@ struct Arguments {
     /// Look at the host, say what is missing and how to mend it, and exit.
     #[arg(long)]
     doctor: bool,
+    /// Without a running shifterd: take all programs off, remove everything that is pinned, and exit.
+    #[arg(long, conflicts_with_all = ["check", "doctor"])]
+    detach: bool,
+    /// With --detach: although connections will break.
+    #[arg(long, requires = "detach")]
+    force: bool,
     /// With --check or --doctor: print JSON.
     #[arg(long)]
     json: bool,
@@ -67,6 +73,8 @@ fn main() -> ExitCode {
         check(&arguments.config, arguments.json)
     } else if arguments.doctor {
         examine(&arguments.config, arguments.json)
+    } else if arguments.detach {
+        detach(&arguments.config, arguments.force)
     } else {
         start_log(arguments.log_format);
         steer(&arguments.config, arguments.kernel_log)
@@ -141,6 +149,16 @@ fn examine(config: &Path, json: bool) -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::SUCCESS
     })
+}
+
+/// `--detach`.
+fn detach(config: &Path, force: bool) -> anyhow::Result<ExitCode> {
+    // The node file may be gone with the package, or bad: what is pinned is found all the same.
+    let bpffs = config_files::load_node(config)
+        .map_or_else(|_| PathBuf::from("/sys/fs/bpf"), |node| node.bpffs);
+    let done = detach_pinned(&bpffs, force)?;
+    writeln!(io::stdout(), "{done}").context("writing what was done")?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn start_log(format: LogFormat) {

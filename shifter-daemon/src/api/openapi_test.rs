@@ -247,6 +247,7 @@ fn the_document_and_the_reference_have_each_refusal_code_with_its_status() {
         "wrong_method",
         "not_eligible",
         "flows_open",
+        "vip_lost",
         "kernel",
         "state",
         "internal",

@@ -15,8 +15,8 @@ use shifter_common::{
 };
 
 use super::{
-    BackendReading, Census, Dataplane, DataplaneError, FlowTable, ListedFlow, Publication,
-    PublishedService, ServicePlan, ServiceReading,
+    BackendReading, Census, Dataplane, DataplaneError, FlowTable, ListedFlow, LostPath,
+    Publication, PublishedService, ServicePlan, ServiceReading,
 };
 
 /// Names one backend in one slot of a service.
@@ -77,6 +77,8 @@ pub struct MemoryState {
     pub failing: BTreeMap<Operation, String>,
     /// Whether there was something to take over.
     pub was_adopted: bool,
+    /// What [`Dataplane::lost_paths`] says.
+    pub lost_paths: Vec<LostPath>,
     /// Whether the programs were taken off.
     pub is_detached: bool,
 }
@@ -215,6 +217,10 @@ impl Dataplane for MemoryDataplane {
 
     fn was_adopted(&self) -> bool {
         self.with(|state| state.was_adopted)
+    }
+
+    fn lost_paths(&self) -> Vec<LostPath> {
+        self.with(|state| state.lost_paths.clone())
     }
 
     fn detach(&mut self) -> Result<Vec<String>, DataplaneError> {

@@ -5,6 +5,7 @@ mod stage;
 
 mod changes;
 mod crash;
+mod departure;
 mod foreign;
 mod input;
 mod outliers;

@@ -123,6 +123,22 @@ impl PinDirectory {
         })
     }
 
+    /// Everything that looks like a dataplane.
+    ///
+    /// # Errors
+    /// If the kernel does not answer.
+    pub fn all(&self) -> Result<Pinned, DataplaneError> {
+        let is_one = |pin: &PathBuf| {
+            let name = links::name(pin);
+            is_version(&name) || former_place(&name).is_some()
+        };
+        let pins = links::pins(&self.root)?;
+        Ok(Pinned {
+            in_force: None,
+            former: pins.into_iter().filter(is_one).collect(),
+        })
+    }
+
     /// Whether a directory holds everything that this version pins.
     pub fn is_whole(path: &Path) -> bool {
         let maps = path.join("maps");
@@ -232,6 +248,12 @@ impl PinDirectory {
     /// Directory of the link pins.
     pub fn links(&self) -> PathBuf {
         self.current().join("links")
+    }
+
+    /// Removes the directory of all, which is empty, and with it what another daemon would wait for.
+    pub fn vanish(&self) {
+        // Whatever else is in there is not ours.
+        let _ = fs::remove_dir(&self.root);
     }
 
     fn current(&self) -> &Path {

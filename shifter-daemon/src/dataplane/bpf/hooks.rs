@@ -22,7 +22,6 @@ use super::{
     chain,
     directory::PinDirectory,
     links::{self, Link, load_program, missing},
-    sys,
 };
 use crate::{
     doctor::{
@@ -123,11 +122,12 @@ impl Hooks {
         let mut outdated = Vec::new();
         for point in &wanted {
             let link = pinned.get(&point.name()).cloned().map(Link::open);
-            let Some(link) = link.transpose()?.flatten() else {
+            let Some(mut link) = link.transpose()?.flatten() else {
                 continue;
             };
             kept.push(*point);
             if Some(&link.info.tag) != tags.get(point.program()) {
+                link.wanted = point.program().to_owned();
                 outdated.push(link);
             }
         }
@@ -214,19 +214,10 @@ impl Hooks {
         self.program_id
     }
 
-    /// Takes the programs off the interfaces; when it returns none of them sees another packet.
-    ///
-    /// # Errors
-    /// If the kernel refuses.
-    pub fn detach(&mut self, directory: &PinDirectory) -> Result<(), DataplaneError> {
-        for (name, path) in pins(directory)? {
-            sys::detach_link(&path).map_err(|error| {
-                DataplaneError::kernel(format!("detaching the link {name}"), error)
-            })?;
-        }
+    /// Forgets all links, whose programs were taken off.
+    pub fn forget(&mut self) {
         self.links.clear();
         self.hooked.clear();
-        Ok(())
     }
 }
 

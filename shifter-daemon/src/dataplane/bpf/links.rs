@@ -28,6 +28,8 @@ pub struct Link {
     pub program_id: u32,
     /// What the kernel says about that program.
     pub info: ProgramInfo,
+    /// Name of the program it should run: that of the one it runs, unless somebody knows better.
+    pub wanted: String,
 }
 
 impl Link {
@@ -46,6 +48,7 @@ impl Link {
                 fd,
                 program,
                 program_id,
+                wanted: info.name.clone(),
                 info,
             })),
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
@@ -150,17 +153,16 @@ fn rank(program_name: &str) -> u8 {
     }
 }
 
-/// Puts the object's programs, which are loaded, in the place of those with the same names. If one link
-/// refuses, those before it get back what they had.
+/// Gives links the object's programs that they should run, which are loaded. If one link refuses, those before it get back what they had.
 ///
 /// # Errors
 /// The refusal, with what became of the other links, and whether all are as they were.
 pub fn replace(object: &Ebpf, links: &mut [Link]) -> Result<(), (DataplaneError, bool)> {
-    links.sort_by_key(|link| (rank(&link.info.name), link.name()));
+    links.sort_by_key(|link| (rank(&link.wanted), link.name()));
     let mut done: Vec<&Link> = Vec::new();
     for link in &*links {
         let outcome = rehearsal::place(&format!("replacing-{}", done.len()))
-            .and_then(|()| put(link, loaded(object, &link.info.name)?));
+            .and_then(|()| put(link, loaded(object, &link.wanted)?));
         if let Err(error) = outcome {
             return Err(take_back(&done, &error));
         }
@@ -174,7 +176,7 @@ fn put(link: &Link, program: BorrowedFd<'_>) -> Result<(), DataplaneError> {
         // The interface went away a moment ago: no packet can come by it.
         Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => Ok(()),
         Err(error) => Err(DataplaneError::kernel(
-            format!("replacing {} at the link {}", link.info.name, link.name()),
+            format!("putting another program at the link {}", link.name()),
             error,
         )),
         Ok(()) => Ok(()),

@@ -5,6 +5,7 @@
 
 mod carry;
 mod claims;
+mod departure;
 mod directory;
 mod flows;
 mod hooks;
@@ -41,8 +42,8 @@ use self::{
     maps::Maps,
 };
 use super::{
-    Census, Dataplane, DataplaneError, FlowTable, Publication, PublishedService, ServicePlan,
-    ServiceReading,
+    Census, Dataplane, DataplaneError, FlowTable, LostPath, Publication, PublishedService,
+    ServicePlan, ServiceReading,
 };
 use crate::model::NodeSpec;
 
@@ -211,6 +212,12 @@ impl Dataplane for BpfDataplane {
         self.was_adopted
     }
 
+    fn lost_paths(&self) -> Vec<LostPath> {
+        let vips = self.vips.iter().filter(|(_, entry)| entry.is_retired == 0);
+        let vips = vips.map(|(vip, entry)| (*vip, self.name_of(entry.service)));
+        departure::lost(vips, &crate::paths::Own::gather())
+    }
+
     fn detach(&mut self) -> Result<Vec<String>, DataplaneError> {
         let names = self
             .hooks
@@ -218,10 +225,38 @@ impl Dataplane for BpfDataplane {
             .into_iter()
             .map(|interface| interface.name)
             .collect();
-        self.hooks.detach(&self.directory)?;
-        self.directory.forget(self.directory.path())?;
+        let pinned = self.directory.survey()?;
+        departure::tear_down(&self.directory, &pinned)?;
+        self.hooks.forget();
         Ok(names)
     }
+}
+
+/// Takes everything off that is pinned below a bpffs, without a daemon.
+///
+/// # Errors
+/// If a daemon holds it, something would break and `force` is not set, or the kernel refuses.
+pub fn detach_pinned(bpffs: &Path, force: bool) -> Result<String, DataplaneError> {
+    let directory = PinDirectory::lock(bpffs)?;
+    let pinned = match directory.survey() {
+        Err(_) if force => directory.all()?,
+        survey => survey?,
+    };
+    let breaks = match departure::survey(&pinned, &crate::paths::Own::gather()) {
+        Err(_) if force => String::new(),
+        departure => departure?.to_string(),
+    };
+    if !breaks.is_empty() && !force {
+        return Err(DataplaneError::Refused(format!(
+            "{breaks}; send the clients elsewhere first, or break them with: shifterd --detach --force"
+        )));
+    }
+    let links_count = departure::tear_down(&directory, &pinned)?;
+    Ok(match links_count {
+        0 => "nothing was attached".to_owned(),
+        1 => "1 program taken off".to_owned(),
+        count => format!("{count} programs taken off"),
+    })
 }
 
 /// What is pinned. Of a dataplane of this version that is not whole, the remains are removed: its
