@@ -5,6 +5,8 @@
 //! same name means the same thing in every version, and a field that changes its meaning takes
 //! another name. Offsets and sizes may change freely.
 
+use core::mem::offset_of;
+
 use crate::{
     abi::{
         BackendCounters, BackendEntry, BackendService, FlowEntry, FlowKey, ServiceEntry,
@@ -98,7 +100,7 @@ macro_rules! fields {
             $(#[$when])*
             Field {
                 name: concat!(stringify!($first) $(, ".", stringify!($rest))*),
-                offset_bytes: core::mem::offset_of!($type, $first $(. $rest)*),
+                offset_bytes: offset_of!($type, $first $(. $rest)*),
                 len_bytes: len_bytes_of(|whole: &$type| &whole.$first $(. $rest)*),
                 need: fields!(@need $($need)?),
             },

@@ -2,6 +2,7 @@
 
 pub mod analysis;
 pub mod api;
+pub mod bypass;
 pub mod config;
 pub mod config_files;
 pub mod control;

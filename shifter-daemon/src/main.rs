@@ -12,7 +12,7 @@ use anyhow::Context as _;
 use clap::{Parser, ValueEnum};
 use shifter_daemon::{
     api, config_files,
-    dataplane::bpf::{BpfDataplane, detach_pinned},
+    dataplane::bpf::{BpfDataplane, bypass_pinned, detach_pinned},
     doctor,
     driver::{Driver, DriverHandle, Request},
     metrics,
@@ -47,6 +47,12 @@ struct Arguments {
     /// Without a running shifterd: take all programs off, remove everything that is pinned, and exit.
     #[arg(long, conflicts_with_all = ["check", "doctor"])]
     detach: bool,
+    /// Without a running shifterd: send the new connections of all services around it, and exit.
+    #[arg(long, conflicts_with_all = ["check", "doctor", "detach"])]
+    bypass: bool,
+    /// With --detach: leave what --bypass did.
+    #[arg(long, requires = "detach")]
+    keep_bypass: bool,
     /// With --detach: although connections will break.
     #[arg(long, requires = "detach")]
     force: bool,
@@ -74,7 +80,9 @@ fn main() -> ExitCode {
     } else if arguments.doctor {
         examine(&arguments.config, arguments.json)
     } else if arguments.detach {
-        detach(&arguments.config, arguments.force)
+        detach(&arguments)
+    } else if arguments.bypass {
+        bypass(&arguments.config)
     } else {
         start_log(arguments.log_format);
         steer(&arguments.config, arguments.kernel_log)
@@ -151,12 +159,28 @@ fn examine(config: &Path, json: bool) -> anyhow::Result<ExitCode> {
     })
 }
 
+/// The bpffs that the node file names. The file may be gone with the package, or bad: what is pinned is
+/// found all the same.
+fn bpffs(config: &Path) -> PathBuf {
+    config_files::load_node(config).map_or_else(|_| PathBuf::from("/sys/fs/bpf"), |node| node.bpffs)
+}
+
+/// `--bypass`.
+fn bypass(config: &Path) -> anyhow::Result<ExitCode> {
+    let names = bypass_pinned(&bpffs(config))?;
+    let done = if names.is_empty() {
+        "no service has a version that is ready: nothing was changed".to_owned()
+    } else {
+        format!("new connections go around shifter: {}", names.join(", "))
+    };
+    writeln!(io::stdout(), "{done}").context("writing what was done")?;
+    Ok(ExitCode::SUCCESS)
+}
+
 /// `--detach`.
-fn detach(config: &Path, force: bool) -> anyhow::Result<ExitCode> {
-    // The node file may be gone with the package, or bad: what is pinned is found all the same.
-    let bpffs = config_files::load_node(config)
-        .map_or_else(|_| PathBuf::from("/sys/fs/bpf"), |node| node.bpffs);
-    let done = detach_pinned(&bpffs, force)?;
+fn detach(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let bpffs = bpffs(&arguments.config);
+    let done = detach_pinned(&bpffs, arguments.force, arguments.keep_bypass)?;
     writeln!(io::stdout(), "{done}").context("writing what was done")?;
     Ok(ExitCode::SUCCESS)
 }

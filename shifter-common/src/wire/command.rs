@@ -139,6 +139,14 @@ impl std::fmt::Display for Diagnostic {
     }
 }
 
+/// Body of `bypass`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bypass {
+    /// Steer new connections again.
+    #[serde(default)]
+    pub undo: bool,
+}
+
 /// Reply to `apply`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApplyReport {

@@ -50,12 +50,14 @@ impl ServiceControl {
                     weight_by: String::new(),
                     weight_set_unix_ms: 0,
                     drained: BTreeMap::new(),
+                    bypassed: None,
                 });
         if let Some(published) = published
             && was_taken_back(&record, published.word)
         {
             record = ServiceRecord {
                 drained: record.drained,
+                bypassed: record.bypassed,
                 ..recall(published)
             };
         }
@@ -283,6 +285,18 @@ impl ServiceControl {
         self.note_service();
     }
 
+    /// Sends new connections around shifter for an operator, or through it again.
+    pub fn set_bypassed(&mut self, bypassed: bool, by: &str, unix_ms: u64) {
+        if bypassed {
+            self.record.bypassed.get_or_insert_with(|| Drained {
+                by: by.to_owned(),
+                since_unix_ms: unix_ms,
+            });
+        } else {
+            self.record.bypassed = None;
+        }
+    }
+
     /// When an operator took a slot out.
     pub fn drained(&self, slot: Slot) -> Option<&Drained> {
         self.record.drained.get(&slot)
@@ -407,6 +421,15 @@ impl ServiceControl {
         if let Some(deviation) = &self.deviation {
             notes.push(format!("steered on as it was: {deviation}"));
         }
+        if let Some(bypassed) = &self.record.bypassed {
+            notes.push(format!(
+                "bypassed by {}: new connections go to one version by the nftables table {}; undo \
+                 it with: shifterctl bypass {} --undo",
+                bypassed.by,
+                crate::bypass::TABLE,
+                self.spec.name
+            ));
+        }
         let (baseline, canary) = (self.record.baseline, self.canary());
         let (of_baseline, of_canary) = (
             self.ineligible_reason(baseline),
@@ -454,6 +477,7 @@ fn recall(published: &PublishedService) -> ServiceRecord {
         weight_by: "found in the kernel".into(),
         weight_set_unix_ms: 0,
         drained: BTreeMap::new(),
+        bypassed: None,
     }
 }
 

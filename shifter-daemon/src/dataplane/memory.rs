@@ -15,7 +15,7 @@ use shifter_common::{
 };
 
 use super::{
-    BackendReading, Census, Dataplane, DataplaneError, FlowTable, ListedFlow, LostPath,
+    BackendReading, Bypass, Census, Dataplane, DataplaneError, FlowTable, ListedFlow, LostPath,
     Publication, PublishedService, ServicePlan, ServiceReading,
 };
 
@@ -36,6 +36,8 @@ pub enum Operation {
     Verdicts,
     /// [`Dataplane::retire`]
     Retire,
+    /// [`Dataplane::bypass`]
+    Bypass,
     /// [`Dataplane::detach`]
     Detach,
     /// [`FlowTable::sweep`]
@@ -79,6 +81,8 @@ pub struct MemoryState {
     pub was_adopted: bool,
     /// What [`Dataplane::lost_paths`] says.
     pub lost_paths: Vec<LostPath>,
+    /// Ways around it in force.
+    pub ways: Vec<Bypass>,
     /// Whether the programs were taken off.
     pub is_detached: bool,
 }
@@ -222,6 +226,12 @@ impl Dataplane for MemoryDataplane {
     fn lost_paths(&self) -> Vec<LostPath> {
         self.with(|state| state.lost_paths.clone())
     }
+
+    fn bypass(&mut self, ways: &[Bypass]) -> Result<(), DataplaneError> {
+        self.attempt(Operation::Bypass, |state| state.ways = ways.to_vec())
+    }
+
+    fn expect_bypass(&mut self, _services: Vec<String>) {}
 
     fn detach(&mut self) -> Result<Vec<String>, DataplaneError> {
         self.attempt(Operation::Detach, |state| {

@@ -8,6 +8,7 @@ pub mod layout;
 pub mod memory;
 use std::{net::SocketAddr, sync::Arc, time::Instant};
 
+pub use crate::bypass::Bypass;
 pub use crate::control::{PlannedBackend, PublishedService, ServicePlan, SlotPlan};
 use shifter_common::{
     abi::{BackendCounters, FlowEntry, FlowKey, SlotCounters},
@@ -197,6 +198,16 @@ pub trait Dataplane: Send {
 
     /// VIPs that nobody would serve without shifter.
     fn lost_paths(&self) -> Vec<LostPath>;
+
+    /// Puts exactly these ways around the packet path in force: new connections of these services do
+    /// not come to it, established ones go on. If that fails, what was in force before still is.
+    ///
+    /// # Errors
+    /// If there is no way to do so on this host, or the kernel refuses.
+    fn bypass(&mut self, ways: &[Bypass]) -> Result<(), DataplaneError>;
+
+    /// Says, before anything is published, which services have such a way from before.
+    fn expect_bypass(&mut self, services: Vec<String>);
 
     /// Takes all programs off the interfaces and forgets every service.
     ///

@@ -3,6 +3,7 @@
 
 mod stage;
 
+mod bypass;
 mod changes;
 mod crash;
 mod departure;

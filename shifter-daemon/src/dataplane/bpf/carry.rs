@@ -45,7 +45,7 @@ struct Counts {
     lost: u64,
 }
 
-/// An element in our form.
+/// An element, in the old form or in ours.
 struct Element {
     key: Vec<u8>,
     value: Vec<u8>,
@@ -85,11 +85,14 @@ impl<'a> Table<'a> {
     }
 
     /// Elements that have changed since they were copied, or were not.
-    fn changed(&self) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Why> {
+    fn changed(&self) -> Result<Vec<Element>, Why> {
         let mut changed = Vec::new();
         self.old.for_each(|key, value| -> Result<(), Why> {
             if self.copied.get(key).map(Vec::as_slice) != Some(value) {
-                changed.push((key.to_vec(), value.to_vec()));
+                changed.push(Element {
+                    key: key.to_vec(),
+                    value: value.to_vec(),
+                });
             }
             Ok(())
         })?;
@@ -221,7 +224,7 @@ impl<'a> Carried<'a> {
         else {
             return Ok(());
         };
-        for (key, value) in pending.changed()? {
+        for Element { key, value } in pending.changed()? {
             let Ok(last) = pending.convert(&key, &value) else {
                 continue;
             };
@@ -233,7 +236,7 @@ impl<'a> Carried<'a> {
             }
             counts.settled += 1;
         }
-        for (key, value) in flows.changed()? {
+        for Element { key, value } in flows.changed()? {
             let Ok(last) = flows.convert(&key, &value) else {
                 continue;
             };

@@ -22,8 +22,11 @@ use crate::paths::Own;
 ///
 /// # Errors
 /// If a dataplane is pinned that does not say what its maps hold.
-pub fn survey(pinned: &Pinned, own: &Own) -> Result<Departure, DataplaneError> {
+///
+/// With `keep_bypass` the table of ways around stays, and VIPs that are out of the way lose nothing.
+pub fn survey(pinned: &Pinned, own: &Own, keep_bypass: bool) -> Result<Departure, DataplaneError> {
     let mut departure = Departure::default();
+    let is_bypassed = crate::bypass::is_there();
     for path in pinned.in_force.iter().chain(&pinned.former) {
         let source = Source::open(path)?;
         let failed = |name: &str, Why(why): Why| refuse(path, &format!("{name}: {why}"));
@@ -43,7 +46,7 @@ pub fn survey(pinned: &Pinned, own: &Own) -> Result<Departure, DataplaneError> {
         }
         let mut vips = Vec::new();
         each(&source, map::VIPS, |key: VipKey, entry: VipEntry| {
-            if entry.is_retired == 0 {
+            if entry.is_retired == 0 || (is_bypassed && !keep_bypass) {
                 vips.push((socket_addr(&key), name_of(entry.service)));
             }
         })
@@ -70,7 +73,7 @@ pub fn lost(vips: impl IntoIterator<Item = (SocketAddr, String)>, own: &Own) -> 
 }
 
 /// Calls `visit` with the elements of a map, in our form.
-fn each<K: aya::Pod, V: aya::Pod>(
+pub fn each<K: aya::Pod, V: aya::Pod>(
     source: &Source,
     name: &str,
     mut visit: impl FnMut(K, V),
@@ -87,7 +90,7 @@ fn each<K: aya::Pod, V: aya::Pod>(
     })
 }
 
-fn names(source: &Source) -> Result<BTreeMap<u32, String>, Why> {
+pub fn names(source: &Source) -> Result<BTreeMap<u32, String>, Why> {
     let mut names = BTreeMap::new();
     each(
         source,

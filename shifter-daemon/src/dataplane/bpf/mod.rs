@@ -6,6 +6,7 @@
 mod carry;
 mod claims;
 mod departure;
+mod detour;
 mod directory;
 mod flows;
 mod hooks;
@@ -42,7 +43,7 @@ use self::{
     maps::Maps,
 };
 use super::{
-    Census, Dataplane, DataplaneError, FlowTable, LostPath, Publication, PublishedService,
+    Bypass, Census, Dataplane, DataplaneError, FlowTable, LostPath, Publication, PublishedService,
     ServicePlan, ServiceReading,
 };
 use crate::model::NodeSpec;
@@ -76,6 +77,10 @@ pub struct BpfDataplane {
     flipped: std::collections::BTreeSet<u32>,
     /// Backend indexes that stand in a plan; the others may be freed once no flow refers to them.
     planned_backends: std::collections::BTreeSet<u32>,
+    /// Services whose new connections go around shifter.
+    bypassed: std::collections::BTreeSet<String>,
+    /// Their ways, as they were last put in force; not known at the start.
+    ways: Option<Vec<Bypass>>,
     /// Where the search for a free backend index begins.
     next_backend: usize,
 }
@@ -122,6 +127,8 @@ impl BpfDataplane {
             deals: tables::Deals::default(),
             flipped: std::collections::BTreeSet::new(),
             planned_backends: std::collections::BTreeSet::new(),
+            bypassed: std::collections::BTreeSet::new(),
+            ways: None,
             next_backend: 0,
         };
         this.recall()?;
@@ -215,7 +222,21 @@ impl Dataplane for BpfDataplane {
     fn lost_paths(&self) -> Vec<LostPath> {
         let vips = self.vips.iter().filter(|(_, entry)| entry.is_retired == 0);
         let vips = vips.map(|(vip, entry)| (*vip, self.name_of(entry.service)));
+        // The ways around go with the rest.
+        let ways = self.ways.iter().flatten();
+        let vips = vips.chain(ways.flat_map(|way| {
+            let vips = way.vips.iter();
+            vips.map(|vip| (*vip, way.service.clone()))
+        }));
         departure::lost(vips, &crate::paths::Own::gather())
+    }
+
+    fn bypass(&mut self, ways: &[Bypass]) -> Result<(), DataplaneError> {
+        self.put_bypass(ways)
+    }
+
+    fn expect_bypass(&mut self, services: Vec<String>) {
+        self.bypassed = services.into_iter().collect();
     }
 
     fn detach(&mut self) -> Result<Vec<String>, DataplaneError> {
@@ -228,6 +249,7 @@ impl Dataplane for BpfDataplane {
         let pinned = self.directory.survey()?;
         departure::tear_down(&self.directory, &pinned)?;
         self.hooks.forget();
+        crate::bypass::remove()?;
         Ok(names)
     }
 }
@@ -236,13 +258,18 @@ impl Dataplane for BpfDataplane {
 ///
 /// # Errors
 /// If a daemon holds it, something would break and `force` is not set, or the kernel refuses.
-pub fn detach_pinned(bpffs: &Path, force: bool) -> Result<String, DataplaneError> {
+pub fn detach_pinned(
+    bpffs: &Path,
+    force: bool,
+    keep_bypass: bool,
+) -> Result<String, DataplaneError> {
     let directory = PinDirectory::lock(bpffs)?;
     let pinned = match directory.survey() {
         Err(_) if force => directory.all()?,
         survey => survey?,
     };
-    let breaks = match departure::survey(&pinned, &crate::paths::Own::gather()) {
+    let own = crate::paths::Own::gather();
+    let breaks = match departure::survey(&pinned, &own, keep_bypass) {
         Err(_) if force => String::new(),
         departure => departure?.to_string(),
     };
@@ -252,11 +279,24 @@ pub fn detach_pinned(bpffs: &Path, force: bool) -> Result<String, DataplaneError
         )));
     }
     let links_count = departure::tear_down(&directory, &pinned)?;
+    if !keep_bypass {
+        crate::bypass::remove()?;
+    }
     Ok(match links_count {
         0 => "nothing was attached".to_owned(),
         1 => "1 program taken off".to_owned(),
         count => format!("{count} programs taken off"),
     })
+}
+
+/// Sends the new connections of all services that are pinned around shifter, without a daemon. Gives
+/// their names.
+///
+/// # Errors
+/// If a daemon holds the pins, there is no nft, or the kernel refuses.
+pub fn bypass_pinned(bpffs: &Path) -> Result<Vec<String>, DataplaneError> {
+    let directory = PinDirectory::lock(bpffs)?;
+    detour::of_pinned(&directory.survey()?)
 }
 
 /// What is pinned. Of a dataplane of this version that is not whole, the remains are removed: its

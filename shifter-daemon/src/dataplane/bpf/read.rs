@@ -20,7 +20,10 @@ impl BpfDataplane {
         let mut vips: Vec<(u8, SocketAddr)> = self
             .vips
             .iter()
-            .filter(|(_, entry)| entry.service == index && entry.is_retired == 0)
+            .filter(|(_, entry)| {
+                let is_held = entry.is_retired == 0 || self.bypassed.contains(name);
+                entry.service == index && is_held
+            })
             .map(|(addr, entry)| (entry.ordinal, *addr))
             .collect();
         vips.sort_unstable();

@@ -66,6 +66,6 @@ pub fn object(object: &'static [u8]) -> std::borrow::Cow<'static, [u8]> {
 
 /// The kernel object.
 #[cfg(not(feature = "rehearsal"))]
-pub const fn object(object: &'static [u8]) -> &'static [u8] {
-    object
+pub const fn object(object: &'static [u8]) -> std::borrow::Cow<'static, [u8]> {
+    std::borrow::Cow::Borrowed(object)
 }

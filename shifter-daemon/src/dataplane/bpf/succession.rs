@@ -62,6 +62,8 @@ impl From<String> for Why {
 /// A pinned dataplane and the way from its maps to ours.
 pub struct Source {
     path: PathBuf,
+    /// What it says about its maps.
+    description: Description,
     /// By map, for those that both versions have.
     carriers: Vec<(&'static str, Carrier)>,
 }
@@ -123,6 +125,7 @@ impl Source {
         }
         Ok(Self {
             path: path.to_owned(),
+            description: old,
             carriers,
         })
     }
@@ -151,6 +154,41 @@ impl Source {
     pub fn carrier(&self, name: &str) -> Option<&Carrier> {
         let found = self.carriers.iter().find(|(known, _)| *known == name);
         found.map(|(_, carrier)| carrier)
+    }
+
+    /// Sets a field of one byte in those elements of one of its maps that `choose` has a value for.
+    ///
+    /// # Errors
+    /// If it has no such field, or the kernel refuses.
+    pub fn change<K: aya::Pod>(
+        &self,
+        name: &str,
+        field: &str,
+        choose: impl Fn(K) -> Option<u8>,
+    ) -> Result<(), Why> {
+        let missing = || Why(format!("{name}: {field} is missing there"));
+        let carrier = self.carrier(name).ok_or_else(missing)?;
+        let fields = self.description.maps.get(name).map(|map| &map.value);
+        let place = fields
+            .and_then(|fields| fields.iter().find(|known| known.name == field))
+            .filter(|field| field.len_bytes == 1)
+            .ok_or_else(missing)?
+            .offset_bytes;
+        let map = self.map(name).map_err(|error| Why(error.to_string()))?;
+        let mut changed = Vec::new();
+        map.for_each(|key, value| -> Result<(), Why> {
+            let own = carrier.key(key)?.ok_or_else(missing)?;
+            if let Some(byte) = choose(from_bytes(&own)?) {
+                let mut value = value.to_vec();
+                *value.get_mut(place).ok_or_else(missing)? = byte;
+                changed.push((key.to_vec(), value));
+            }
+            Ok(())
+        })?;
+        for (key, value) in changed {
+            map.set(&key, &value, 0)?;
+        }
+        Ok(())
     }
 
     /// Copies what only a daemon writes.

@@ -78,6 +78,7 @@ fn record(baseline: Slot, weight_bp: u16, drained: &[Slot]) -> ServiceRecord {
         weight_by: "root (uid 0)".into(),
         weight_set_unix_ms: 5,
         drained,
+        bypassed: None,
     }
 }
 
