@@ -6,8 +6,14 @@
 use crate::addr::{Addr, Be16};
 use crate::steering::Slot;
 
-/// Version of everything in this module.
-pub const ABI_VERSION: u32 = 1;
+/// Version of everything in this module. The feature `rehearsal` stands for a version to come, with
+/// other layouts: tests replace one by the other.
+pub const ABI_VERSION: u32 = 1 + cfg!(feature = "rehearsal") as u32;
+
+/// A number in the code of every rehearsed program, in whose place the daemon puts another one: the
+/// same maps, other instructions.
+#[cfg(feature = "rehearsal")]
+pub const REHEARSAL_MARK: u32 = 0x5eed_1234;
 
 /// VIPs one service may have.
 pub const VIPS_PER_SERVICE: u32 = 8;
@@ -86,8 +92,16 @@ pub mod map {
     /// `PerCpuArray<u64>` by backend index: selections for the host's own clients.
     pub const LOCAL_BACKENDS: &str = "LOCAL_BACKENDS";
 
+    /// `Array<LayoutText>`, one element: what the other maps hold, field by field, for a shifterd of
+    /// another version; see [`crate::layout`].
+    pub const LAYOUT: &str = "LAYOUT";
+    /// `ProgramArray`: the programs of the dataplane that this one replaces, at XDP; empty otherwise.
+    pub const XDP_PREDECESSOR: &str = "XDP_PREDECESSOR";
+    /// As `XDP_PREDECESSOR`, at TC.
+    pub const TC_PREDECESSOR: &str = "TC_PREDECESSOR";
+
     /// All maps, in the order they are pinned.
-    pub const ALL: [&str; 22] = [
+    pub const ALL: [&str; 25] = [
         STEERING,
         SERVICES,
         VIPS,
@@ -110,6 +124,9 @@ pub mod map {
         LOCAL_OUTCOMES,
         LOCAL_SLOTS,
         LOCAL_BACKENDS,
+        LAYOUT,
+        XDP_PREDECESSOR,
+        TC_PREDECESSOR,
     ];
 }
 
@@ -151,6 +168,24 @@ pub mod program {
     /// Programs on interfaces.
     pub const ALL: [&str; 3] = [XDP_INGRESS, TC_INGRESS, TC_EGRESS];
 }
+
+/// Indexes into `XDP_PREDECESSOR` and `TC_PREDECESSOR`.
+pub mod predecessor {
+    /// Client to backend.
+    pub const INGRESS: u32 = 0;
+    /// Backend to client; at TC only.
+    pub const EGRESS: u32 = 1;
+    /// How many there are.
+    pub const COUNT: u32 = 2;
+}
+
+/// Bytes of the text in `LAYOUT`, zeros behind its end.
+pub const LAYOUT_LEN_BYTES: usize = 16_384;
+
+/// The one element of `LAYOUT`.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct LayoutText(pub [u8; LAYOUT_LEN_BYTES]);
 
 /// Indexes into `SETTINGS`.
 pub mod setting {
@@ -391,6 +426,9 @@ pub struct FlowEntry {
     pub cohort: u8,
     /// Bits of [`flow_flag`].
     pub flags: u8,
+    /// What a version to come may add, in the middle.
+    #[cfg(feature = "rehearsal")]
+    pub rehearsal: [u32; 2],
     /// [`crate::tcp::Phase`] in the lowest byte, zero above; 32 bits because the kernel changes it
     /// by compare-and-swap.
     pub phase: u32,
@@ -402,7 +440,7 @@ pub struct FlowEntry {
     /// the backend last answered, in ticks.
     pub next_from_backend: u32,
 }
-const _: () = assert!(size_of::<FlowEntry>() == 40);
+const _: () = assert!(size_of::<FlowEntry>() == 40 + 8 * cfg!(feature = "rehearsal") as usize);
 
 /// Bits of [`FlowEntry::flags`].
 pub mod flow_flag {
@@ -468,6 +506,9 @@ const _: () = assert!(size_of::<FlowCounters>() == 48);
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SlotCounters {
+    /// What a version to come may add, in front.
+    #[cfg(feature = "rehearsal")]
+    pub rehearsal: u64,
     /// Flows on this slot.
     pub flows: FlowCounters,
     /// Flows wanted here, by weight or target rule, that went to the other slot, because this one was not eligible.
@@ -477,7 +518,7 @@ pub struct SlotCounters {
     /// Selected flows that are here by a target rule: no part of a trial, and of cohort 0.
     pub targeted: u64,
 }
-const _: () = assert!(size_of::<SlotCounters>() == 72);
+const _: () = assert!(size_of::<SlotCounters>() == 72 + 8 * cfg!(feature = "rehearsal") as usize);
 
 /// Counters of one backend.
 #[repr(C)]
@@ -573,6 +614,8 @@ mod pod {
     // SAFETY: all of these are repr(C), have explicit padding (see the size assertions), contain
     // integers only, and every bit pattern is valid.
     unsafe impl aya::Pod for VipKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for LayoutText {}
     // SAFETY: as above.
     unsafe impl aya::Pod for VipEntry {}
     // SAFETY: as above.

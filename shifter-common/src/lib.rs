@@ -4,7 +4,7 @@
 //! the TCP phases live here once: the same Rust functions run in the kernel and in the tests.
 //!
 //! Features: `user` adds `aya::Pod` and the Maglev builder (needs std), `wire` adds the serde types
-//! of the control API (needs std).
+//! of the control API (needs std), `rehearsal` changes the map ABI for tests of upgrades.
 
 #![cfg_attr(not(any(feature = "user", feature = "wire", test)), no_std)]
 
@@ -14,6 +14,7 @@ pub mod breaker;
 pub mod checksum;
 pub mod hash;
 pub mod histogram;
+pub mod layout;
 pub mod local;
 #[cfg(any(feature = "user", test))]
 pub mod maglev;

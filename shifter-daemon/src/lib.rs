@@ -2,6 +2,7 @@
 
 pub mod analysis;
 pub mod api;
+pub mod bypass;
 pub mod config;
 pub mod config_files;
 pub mod control;
@@ -11,5 +12,6 @@ pub mod driver;
 pub mod hook;
 pub mod metrics;
 pub mod model;
+pub mod paths;
 pub mod probe;
 pub mod state;

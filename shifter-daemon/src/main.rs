@@ -12,7 +12,7 @@ use anyhow::Context as _;
 use clap::{Parser, ValueEnum};
 use shifter_daemon::{
     api, config_files,
-    dataplane::bpf::BpfDataplane,
+    dataplane::bpf::{BpfDataplane, bypass_pinned, detach_pinned},
     doctor,
     driver::{Driver, DriverHandle, Request},
     metrics,
@@ -44,6 +44,18 @@ struct Arguments {
     /// Look at the host, say what is missing and how to mend it, and exit.
     #[arg(long)]
     doctor: bool,
+    /// Without a running shifterd: take all programs off, remove everything that is pinned, and exit.
+    #[arg(long, conflicts_with_all = ["check", "doctor"])]
+    detach: bool,
+    /// Without a running shifterd: send the new connections of all services around it, and exit.
+    #[arg(long, conflicts_with_all = ["check", "doctor", "detach"])]
+    bypass: bool,
+    /// With --detach: leave what --bypass did.
+    #[arg(long, requires = "detach")]
+    keep_bypass: bool,
+    /// With --detach: although connections will break.
+    #[arg(long, requires = "detach")]
+    force: bool,
     /// With --check or --doctor: print JSON.
     #[arg(long)]
     json: bool,
@@ -67,6 +79,10 @@ fn main() -> ExitCode {
         check(&arguments.config, arguments.json)
     } else if arguments.doctor {
         examine(&arguments.config, arguments.json)
+    } else if arguments.detach {
+        detach(&arguments)
+    } else if arguments.bypass {
+        bypass(&arguments.config)
     } else {
         start_log(arguments.log_format);
         steer(&arguments.config, arguments.kernel_log)
@@ -148,6 +164,32 @@ fn examine(config: &Path, json: bool) -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::SUCCESS
     })
+}
+
+/// The bpffs that the node file names. The file may be gone with the package, or bad: what is pinned is
+/// found all the same.
+fn bpffs(config: &Path) -> PathBuf {
+    config_files::load_node(config).map_or_else(|_| PathBuf::from("/sys/fs/bpf"), |node| node.bpffs)
+}
+
+/// `--bypass`.
+fn bypass(config: &Path) -> anyhow::Result<ExitCode> {
+    let names = bypass_pinned(&bpffs(config))?;
+    let done = if names.is_empty() {
+        "no service has a version that is ready: nothing was changed".to_owned()
+    } else {
+        format!("new connections go around shifter: {}", names.join(", "))
+    };
+    writeln!(io::stdout(), "{done}").context("writing what was done")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `--detach`.
+fn detach(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let bpffs = bpffs(&arguments.config);
+    let done = detach_pinned(&bpffs, arguments.force, arguments.keep_bypass)?;
+    writeln!(io::stdout(), "{done}").context("writing what was done")?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn start_log(format: LogFormat) {

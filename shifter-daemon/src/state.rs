@@ -132,6 +132,17 @@ fn empty() -> StateRecord {
     }
 }
 
+impl StateFile {
+    /// Services whose new connections go around shifter.
+    pub fn bypassed(&self) -> Vec<String> {
+        let services = self.record.services.iter();
+        services
+            .filter(|(_, record)| record.bypassed.is_some())
+            .map(|(name, _)| name.clone())
+            .collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use shifter_common::steering::Slot;
@@ -145,6 +156,7 @@ mod tests {
             weight_by: "root (uid 0)".into(),
             weight_set_unix_ms: 1,
             held: false,
+            bypassed: None,
             drained: Default::default(),
         }
     }

@@ -36,10 +36,11 @@ use aya_ebpf::{
     bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action},
     helpers::generated::bpf_redirect,
     macros::{cgroup_sock_addr, classifier, xdp},
+    maps::ProgramArray,
     programs::{SockAddrContext, TcContext, XdpContext},
 };
 use shifter_common::{
-    abi::setting,
+    abi::{predecessor, setting},
     verdict::{Action, Verdict},
 };
 
@@ -47,6 +48,7 @@ use shifter_common::{
 #[xdp(frags)]
 pub fn xdp_ingress(ctx: XdpContext) -> u32 {
     let verdict = pipeline::ingress(&xdp::XdpFrame::new(&ctx));
+    ask(&ctx, verdict, &maps::XDP_PREDECESSOR, predecessor::INGRESS);
     match finish(&ctx, verdict) {
         Action::Pass => xdp_action::XDP_PASS,
         Action::Drop => xdp_action::XDP_DROP,
@@ -58,6 +60,7 @@ pub fn xdp_ingress(ctx: XdpContext) -> u32 {
 #[classifier]
 pub fn tc_ingress(ctx: TcContext) -> i32 {
     let verdict = pipeline::ingress(&tc::TcFrame::new(&ctx));
+    ask(&ctx, verdict, &maps::TC_PREDECESSOR, predecessor::INGRESS);
     tc_action(&ctx, finish(&ctx, verdict))
 }
 
@@ -65,6 +68,7 @@ pub fn tc_ingress(ctx: TcContext) -> i32 {
 #[classifier]
 pub fn tc_egress(ctx: TcContext) -> i32 {
     let verdict = pipeline::egress(&tc::TcFrame::new(&ctx));
+    ask(&ctx, verdict, &maps::TC_PREDECESSOR, predecessor::EGRESS);
     tc_action(&ctx, finish(&ctx, verdict))
 }
 
@@ -116,9 +120,22 @@ pub fn local_peername6(ctx: SockAddrContext) -> i32 {
     local::peer_name::<true>(&ctx)
 }
 
+/// While this dataplane replaces another one: a packet of a flow that is unknown here may belong to a
+/// flow that is still known there. Returns where there is no predecessor; otherwise the packet is the
+/// predecessor's, untouched so far, and counts there.
+#[inline(always)]
+fn ask<C: EbpfContext>(ctx: &C, verdict: Verdict, programs: &ProgramArray, index: u32) {
+    if matches!(verdict, Verdict::PassNoFlow | Verdict::PassDirect) {
+        // SAFETY: nothing is held that a program must release before it ends.
+        unsafe { programs.tail_call(ctx, index) };
+    }
+}
+
 #[inline(always)]
 fn finish<C: EbpfContext>(ctx: &C, verdict: Verdict) -> Action {
     account::verdict(verdict);
+    #[cfg(feature = "rehearsal")]
+    core::hint::black_box(shifter_common::abi::REHEARSAL_MARK);
     if matches!(verdict, Verdict::DropBrokenState) && maps::is_set(setting::LOG_DEFECTS) {
         aya_log_ebpf::error!(
             ctx,

@@ -4,13 +4,14 @@ use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
     btf_maps::SkStorage,
     macros::{btf_map, map},
-    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray},
 };
 use shifter_common::{
     abi::{
-        BackendCounters, BackendEntry, BackendService, FlowEntry, FlowKey, LocalCounters, LocalKey,
-        LocalPeer, LocalSocket, REGIONS_PER_SERVICE, ServiceEntry, SlotCounters, TargetKey,
-        VIPS_PER_SERVICE, VipEntry, VipKey, capacity, setting, traffic,
+        BackendCounters, BackendEntry, BackendService, FlowEntry, FlowKey, LayoutText,
+        LocalCounters, LocalKey, LocalPeer, LocalSocket, REGIONS_PER_SERVICE, ServiceEntry,
+        SlotCounters, TargetKey, VIPS_PER_SERVICE, VipEntry, VipKey, capacity, predecessor,
+        setting, traffic,
     },
     local::LocalOutcome,
     verdict::Verdict,
@@ -94,6 +95,15 @@ pub static LOCAL_SLOTS: PerCpuArray<LocalCounters> =
 
 #[map]
 pub static LOCAL_BACKENDS: PerCpuArray<u64> = PerCpuArray::with_max_entries(capacity::BACKENDS, 0);
+
+#[map]
+pub static LAYOUT: Array<LayoutText> = Array::with_max_entries(1, 0);
+
+#[map]
+pub static XDP_PREDECESSOR: ProgramArray = ProgramArray::with_max_entries(predecessor::COUNT, 0);
+
+#[map]
+pub static TC_PREDECESSOR: ProgramArray = ProgramArray::with_max_entries(predecessor::COUNT, 0);
 
 /// Whether a setting is on.
 #[inline(always)]

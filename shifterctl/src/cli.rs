@@ -100,6 +100,20 @@ pub enum Command {
         undo: bool,
     },
 
+    /// Let new flows go around shifter, to one version, until it is undone
+    Bypass {
+        /// Name of the service
+        #[arg(value_parser = service, required_unless_present = "all")]
+        #[arg(conflicts_with = "all")]
+        service: Option<String>,
+        /// Every service
+        #[arg(long)]
+        all: bool,
+        /// Steer new flows again
+        #[arg(long)]
+        undo: bool,
+    },
+
     /// List the flows of a service, newest first
     Flows {
         /// Name of the service

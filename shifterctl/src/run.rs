@@ -3,7 +3,7 @@
 use clap::CommandFactory;
 use serde::Serialize;
 use shifter_common::wire::{
-    ApplyReport, Changed, Detach, Detached, Drain, Effect, Flows, Rollback, ServiceStatus,
+    ApplyReport, Bypass, Changed, Detach, Detached, Drain, Effect, Flows, Rollback, ServiceStatus,
     SetWeight, Status,
 };
 
@@ -71,6 +71,21 @@ async fn execute(client: &Client, output: Output, command: Command) -> Result<()
                 render::drained(view, &changed, slot, undo)
             })
         }
+        Command::Bypass {
+            service: Some(service),
+            undo,
+            ..
+        } => {
+            let changed = bypass(client, &service, undo).await?;
+            put(output, &changed, |view| {
+                render::bypassed(view, &changed, undo)
+            })
+        }
+        Command::Bypass {
+            service: None,
+            undo,
+            ..
+        } => bypass_all(client, output, undo).await,
         Command::Flows { service, limit } => {
             let query = format!("/flows?limit={limit}");
             let flows: Flows = client.get(&path(&service, &query)).await?;
@@ -89,6 +104,33 @@ async fn execute(client: &Client, output: Output, command: Command) -> Result<()
             screen::print(&String::from_utf8_lossy(&script))
         }
     }
+}
+
+async fn bypass(client: &Client, service: &str, undo: bool) -> Result<Changed, Failure> {
+    client
+        .post(&path(service, "/bypass"), &Bypass { undo })
+        .await
+}
+
+/// One that is refused does not keep the others; it is the failure in the end.
+async fn bypass_all(client: &Client, output: Output, undo: bool) -> Result<(), Failure> {
+    let status: Status = client.get("/v1/status").await?;
+    let mut done = Vec::new();
+    let mut failure = None;
+    for service in status.services {
+        match bypass(client, &service.name, undo).await {
+            Ok(changed) => done.push(changed),
+            Err(error) => failure = failure.or(Some(error)),
+        }
+    }
+    if failure.is_none() || !done.is_empty() {
+        put(output, &done, |view| {
+            done.iter()
+                .map(|changed| render::bypassed(view, changed, undo))
+                .collect()
+        })?;
+    }
+    failure.map_or(Ok(()), Err)
 }
 
 async fn show_status(client: &Client, output: Output, status: &cli::Status) -> Result<(), Failure> {

@@ -39,6 +39,9 @@ pub struct Arguments {
     /// Build the kernel programs only.
     #[arg(long)]
     kernel: bool,
+    /// Build the version to come that tests upgrade to, too.
+    #[arg(long, requires = "debug")]
+    rehearsal: bool,
 }
 
 /// How the binaries are compiled. The kernel object is always optimised: the verifier would
@@ -68,6 +71,9 @@ impl Profile {
 pub fn run(arguments: &Arguments, workspace: &Workspace) -> anyhow::Result<ExitCode> {
     let toolchain = toolchain::ensure(workspace)?;
     kernel(workspace, &toolchain, LIMIT)?;
+    if arguments.rehearsal {
+        rehearsal(workspace, &toolchain, LIMIT)?;
+    }
     if !arguments.kernel {
         let profile = if arguments.debug {
             Profile::Debug
@@ -110,6 +116,48 @@ pub fn kernel(
     );
     screen::line(Mark::Good, "object", &fact);
     Ok(object)
+}
+
+/// Builds the shifterd of a version to come, kernel programs and all, for tests that replace one version
+/// by the other: `target/debug/shifterd-rehearsal`. The usual one must be built after it, because cargo
+/// gives both the same place.
+///
+/// # Errors
+/// A build fails or takes longer than `limit`, or a file cannot be written.
+pub fn rehearsal(
+    workspace: &Workspace,
+    toolchain: &Toolchain,
+    limit: Duration,
+) -> anyhow::Result<()> {
+    const FEATURE: &str = "--features=rehearsal";
+    let mut command = kernel_cargo(workspace, toolchain, "build");
+    command.args(["--release", FEATURE]);
+    let log = workspace.log("rehearsal-build");
+    let _ = fs::remove_file(&log);
+    process::run(Job::new("rehearsal", command, &log, limit))?.success("rehearsal")?;
+    let built = workspace.target.join("bpf").join(TARGET);
+    let object = workspace.target.join("bpf/rehearsal.o");
+    publish(&built.join("release/shifter-ebpf"), &object)?;
+    let mut command = workspace.cargo();
+    command
+        .env("SHIFTER_BPF_OBJECT", &object)
+        .args(["build", "--package=shifter-daemon", FEATURE]);
+    let done = process::run(Job::new("rehearsal", command, &log, limit))?;
+    let took = done.success("rehearsal")?;
+    let directory = workspace.target.join(Profile::Debug.directory());
+    let program = directory.join("shifterd-rehearsal");
+    // Cargo's file may be one with another name; a copy of it stays what it is.
+    let part = program.with_extension("part");
+    fs::copy(directory.join("shifterd"), &part)
+        .and_then(|_| fs::rename(&part, &program))
+        .with_context(|| format!("cannot write {}", program.display()))?;
+    let fact = format!(
+        "{}, {}",
+        workspace.relative(&program),
+        screen::seconds(took)
+    );
+    screen::line(Mark::Good, "rehearsal", &fact);
+    Ok(())
 }
 
 /// Cargo for the kernel programs: `verb` is `build` or `clippy`.

@@ -139,6 +139,14 @@ impl std::fmt::Display for Diagnostic {
     }
 }
 
+/// Body of `bypass`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bypass {
+    /// Steer new connections again.
+    #[serde(default)]
+    pub undo: bool,
+}
+
 /// Reply to `apply`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApplyReport {
@@ -154,7 +162,7 @@ pub struct ApplyReport {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
     /// For programs: `unknown_service`, `bad_request`, `forbidden`, `not_eligible`, `flows_open`,
-    /// `kernel`, `state`, `internal`, `unknown_path`, `wrong_method`.
+    /// `vip_lost`, `kernel`, `state`, `internal`, `unknown_path`, `wrong_method`.
     pub code: String,
     /// What was refused and why.
     pub message: String,

@@ -198,7 +198,7 @@ pub struct Event {
     pub service: String,
     /// Who: `shifterd`, `root (uid 0)`.
     pub by: String,
-    /// What: `weight`, `rollback`, `drain`, `not ready`, `ready`, `ejected`, `returned`,
+    /// What: `weight`, `rollback`, `drain`, `bypass`, `not ready`, `ready`, `ejected`, `returned`,
     /// `apply`, `adopted`.
     pub what: String,
     /// The slot concerned, if one.

@@ -71,6 +71,17 @@ pub(super) const DRAIN: Shape = Shape {
     example: r#"{"slot": "b", "undo": false}"#,
 };
 
+/// Body of `Bypass`.
+pub(super) const BYPASS: Shape = Shape {
+    fields: &[Field {
+        name: "undo",
+        required: false,
+        right: "true or false",
+        accepts: Value::is_boolean,
+    }],
+    example: r#"{"undo": false}"#,
+};
+
 /// Body of `Detach`.
 pub(super) const DETACH: Shape = Shape {
     fields: &[Field {
@@ -229,7 +240,9 @@ pub(super) fn shorten(text: &str) -> String {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 mod tests {
-    use shifter_common::wire::{Detach, Drain, EstablishedPolicy, Rollback, SetWeight, Slot};
+    use shifter_common::wire::{
+        Bypass, Detach, Drain, EstablishedPolicy, Rollback, SetWeight, Slot,
+    };
 
     use super::*;
 
@@ -469,6 +482,7 @@ mod tests {
                     undo: false,
                 }),
             ),
+            (&BYPASS, keys(Bypass::default())),
             (&DETACH, keys(Detach::default())),
         ];
         for (shape, keys) in rows {
@@ -483,5 +497,6 @@ mod tests {
         assert!(decode::<Rollback>(&ROLLBACK, JSON, ROLLBACK.example.as_bytes()).is_ok());
         assert!(decode::<Drain>(&DRAIN, JSON, DRAIN.example.as_bytes()).is_ok());
         assert!(decode::<Detach>(&DETACH, JSON, DETACH.example.as_bytes()).is_ok());
+        assert!(decode::<Bypass>(&BYPASS, JSON, BYPASS.example.as_bytes()).is_ok());
     }
 }

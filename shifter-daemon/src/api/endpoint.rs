@@ -27,6 +27,8 @@ pub enum Endpoint {
     Rollback,
     /// No new flows to a slot.
     Drain,
+    /// New connections around shifter.
+    Bypass,
     /// Programs off the interfaces.
     Detach,
 }
@@ -54,6 +56,7 @@ impl Endpoint {
         Self::Weight,
         Self::Rollback,
         Self::Drain,
+        Self::Bypass,
         Self::Detach,
     ];
 
@@ -67,6 +70,7 @@ impl Endpoint {
             Self::Weight => "/v1/services/{service}/weight",
             Self::Rollback => "/v1/services/{service}/rollback",
             Self::Drain => "/v1/services/{service}/drain",
+            Self::Bypass => "/v1/services/{service}/bypass",
             Self::Detach => "/v1/detach",
         }
     }
@@ -83,9 +87,12 @@ impl Endpoint {
     pub const fn right(self) -> Right {
         match self {
             Self::Status | Self::Service | Self::Flows => Right::Read,
-            Self::Apply | Self::Weight | Self::Rollback | Self::Drain | Self::Detach => {
-                Right::Change
-            }
+            Self::Apply
+            | Self::Weight
+            | Self::Rollback
+            | Self::Drain
+            | Self::Bypass
+            | Self::Detach => Right::Change,
         }
     }
 
@@ -98,6 +105,7 @@ impl Endpoint {
             Self::Weight => "set-weight",
             Self::Rollback => "rollback",
             Self::Drain => "drain",
+            Self::Bypass => "bypass",
             Self::Detach => "detach",
         }
     }
@@ -148,6 +156,9 @@ impl Endpoint {
                 Request::Rollback(service, body::decode(&body::ROLLBACK, content_type, body)?)
             }
             Self::Drain => Request::Drain(service, body::decode(&body::DRAIN, content_type, body)?),
+            Self::Bypass => {
+                Request::Bypass(service, body::decode(&body::BYPASS, content_type, body)?)
+            }
             Self::Detach => Request::Detach(body::decode(&body::DETACH, content_type, body)?),
         })
     }
@@ -376,7 +387,7 @@ mod tests {
                 .iter()
                 .filter(|e| e.right() == Right::Change)
                 .count(),
-            5
+            6
         );
     }
 }

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 use serde_json::Value;
 use shifter_common::wire::{
-    ApplyReport, Changed, ConfigChange, Detach, Detached, Diagnostic, Drain, Effect, Flow, Flows,
-    Phase, Refusal, Rollback, SetWeight, Slot,
+    ApplyReport, Bypass, Changed, ConfigChange, Detach, Detached, Diagnostic, Drain, Effect, Flow,
+    Flows, Phase, Refusal, Rollback, SetWeight, Slot,
 };
 
 use super::{Endpoint, Right, http_status};
@@ -104,6 +104,7 @@ fn samples() -> Vec<(&'static str, Value)> {
                 undo: false,
             },
         ),
+        row("Bypass", Bypass::default()),
         row("Detach", Detach::default()),
         row("Detached", Detached::default()),
         row("Changed", changed),
@@ -127,6 +128,7 @@ fn the_document_has_each_route_with_its_bodies_and_no_other() {
         (Endpoint::Weight, Some("SetWeight"), "Changed"),
         (Endpoint::Rollback, Some("Rollback"), "Changed"),
         (Endpoint::Drain, Some("Drain"), "Changed"),
+        (Endpoint::Bypass, Some("Bypass"), "Changed"),
         (Endpoint::Detach, Some("Detach"), "Detached"),
     ];
     assert_eq!(rows.map(|row| row.0).as_slice(), Endpoint::ALL);
@@ -250,6 +252,7 @@ fn the_document_and_the_reference_have_each_refusal_code_with_its_status() {
         "wrong_method",
         "not_eligible",
         "flows_open",
+        "vip_lost",
         "kernel",
         "state",
         "internal",

@@ -14,7 +14,7 @@ pub fn http_status(code: &str) -> StatusCode {
         "forbidden" => StatusCode::FORBIDDEN,
         "unknown_service" | "unknown_path" => StatusCode::NOT_FOUND,
         "wrong_method" => StatusCode::METHOD_NOT_ALLOWED,
-        "not_eligible" | "flows_open" => StatusCode::CONFLICT,
+        "not_eligible" | "flows_open" | "vip_lost" => StatusCode::CONFLICT,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
@@ -66,6 +66,7 @@ mod tests {
             ("forbidden", 403),
             ("not_eligible", 409),
             ("flows_open", 409),
+            ("vip_lost", 409),
             ("kernel", 500),
             ("state", 500),
             ("internal", 500),

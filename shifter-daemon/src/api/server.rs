@@ -234,6 +234,7 @@ fn asked(request: &Request) -> String {
         Request::Drain(service, drain) => {
             format!("{service:?} slot={} undo={}", drain.slot, drain.undo)
         }
+        Request::Bypass(service, bypass) => format!("{service:?} undo={}", bypass.undo),
         Request::Detach(detach) => format!("force={}", detach.force),
     }
 }

@@ -34,9 +34,12 @@ pub struct ServiceRecord {
     /// Slots that operators took out, with who and when.
     #[serde(default)]
     pub drained: BTreeMap<Slot, Drained>,
+    /// Who sent new connections around shifter, and when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bypassed: Option<Drained>,
 }
 
-/// A drain asked for by an operator.
+/// A drain, or a bypass, asked for by an operator.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Drained {

@@ -51,12 +51,14 @@ impl ServiceControl {
                     weight_set_unix_ms: 0,
                     held: false,
                     drained: BTreeMap::new(),
+                    bypassed: None,
                 });
         if let Some(published) = published
             && was_taken_back(&record, published.word)
         {
             record = ServiceRecord {
                 drained: record.drained,
+                bypassed: record.bypassed,
                 ..recall(published)
             };
         }
@@ -295,6 +297,18 @@ impl ServiceControl {
         self.note_service();
     }
 
+    /// Sends new connections around shifter for an operator, or through it again.
+    pub fn set_bypassed(&mut self, bypassed: bool, by: &str, unix_ms: u64) {
+        if bypassed {
+            self.record.bypassed.get_or_insert_with(|| Drained {
+                by: by.to_owned(),
+                since_unix_ms: unix_ms,
+            });
+        } else {
+            self.record.bypassed = None;
+        }
+    }
+
     /// When an operator took a slot out.
     pub fn drained(&self, slot: Slot) -> Option<&Drained> {
         self.record.drained.get(&slot)
@@ -436,6 +450,15 @@ impl ServiceControl {
                 self.spec.name
             ));
         }
+        if let Some(bypassed) = &self.record.bypassed {
+            notes.push(format!(
+                "bypassed by {}: new connections go to one version by the nftables table {}; undo \
+                 it with: shifterctl bypass {} --undo",
+                bypassed.by,
+                crate::bypass::TABLE,
+                self.spec.name
+            ));
+        }
         let (baseline, canary) = (self.record.baseline, self.canary());
         let (of_baseline, of_canary) = (
             self.ineligible_reason(baseline),
@@ -484,6 +507,7 @@ fn recall(published: &PublishedService) -> ServiceRecord {
         weight_set_unix_ms: 0,
         held: published.word.held(),
         drained: BTreeMap::new(),
+        bypassed: None,
     }
 }
 

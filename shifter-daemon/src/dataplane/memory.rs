@@ -15,8 +15,8 @@ use shifter_common::{
 };
 
 use super::{
-    BackendReading, Census, Dataplane, DataplaneError, FlowTable, ListedFlow, Publication,
-    PublishedService, ServicePlan, ServiceReading,
+    BackendReading, Bypass, Census, Dataplane, DataplaneError, FlowTable, ListedFlow, LostPath,
+    Publication, PublishedService, ServicePlan, ServiceReading,
 };
 
 /// Names one backend in one slot of a service.
@@ -36,6 +36,8 @@ pub enum Operation {
     Verdicts,
     /// [`Dataplane::retire`]
     Retire,
+    /// [`Dataplane::bypass`]
+    Bypass,
     /// [`Dataplane::detach`]
     Detach,
     /// [`FlowTable::sweep`] and [`FlowTable::census`]
@@ -77,6 +79,10 @@ pub struct MemoryState {
     pub failing: BTreeMap<Operation, String>,
     /// Whether there was something to take over.
     pub was_adopted: bool,
+    /// What [`Dataplane::lost_paths`] says.
+    pub lost_paths: Vec<LostPath>,
+    /// Ways around it in force.
+    pub ways: Vec<Bypass>,
     /// Whether the programs were taken off.
     pub is_detached: bool,
 }
@@ -218,6 +224,16 @@ impl Dataplane for MemoryDataplane {
     fn was_adopted(&self) -> bool {
         self.with(|state| state.was_adopted)
     }
+
+    fn lost_paths(&self) -> Vec<LostPath> {
+        self.with(|state| state.lost_paths.clone())
+    }
+
+    fn bypass(&mut self, ways: &[Bypass]) -> Result<(), DataplaneError> {
+        self.attempt(Operation::Bypass, |state| state.ways = ways.to_vec())
+    }
+
+    fn expect_bypass(&mut self, _services: Vec<String>) {}
 
     fn detach(&mut self) -> Result<Vec<String>, DataplaneError> {
         self.attempt(Operation::Detach, |state| {

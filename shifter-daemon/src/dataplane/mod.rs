@@ -4,9 +4,11 @@
 //! it where no kernel is wanted, with failures on demand.
 
 pub mod bpf;
+pub mod layout;
 pub mod memory;
 use std::{net::SocketAddr, sync::Arc, time::Instant};
 
+pub use crate::bypass::Bypass;
 pub use crate::control::{PlannedBackend, PublishedService, ServicePlan, SlotPlan};
 use shifter_common::{
     abi::{BackendCounters, FlowEntry, FlowKey, SlotCounters},
@@ -115,6 +117,47 @@ pub struct Census {
     pub referenced_vips: std::collections::HashSet<(u32, u8)>,
 }
 
+/// A VIP whose only path leads through shifter.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LostPath {
+    /// The VIP.
+    pub vip: SocketAddr,
+    /// Its service.
+    pub service: String,
+    /// Why nobody else serves it.
+    pub why: &'static str,
+}
+
+impl std::fmt::Display for LostPath {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { vip, service, why } = self;
+        write!(f, "VIP {vip} of {service} would lose its only path: {why}")
+    }
+}
+
+/// What breaks when the programs go. Its text is empty if nothing does.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Departure {
+    /// Live flows by service.
+    pub live: std::collections::BTreeMap<String, u64>,
+    /// VIPs without another path.
+    pub lost: Vec<LostPath>,
+}
+
+impl std::fmt::Display for Departure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let live = self.live.iter().filter(|(_, count)| **count > 0);
+        let mut parts: Vec<String> = live
+            .map(|(service, count)| match count {
+                1 => format!("1 live flow of {service} would break"),
+                count => format!("{count} live flows of {service} would break"),
+            })
+            .collect();
+        parts.extend(self.lost.iter().map(ToString::to_string));
+        f.write_str(&parts.join("; "))
+    }
+}
+
 /// The packet path as the driver sees it.
 pub trait Dataplane: Send {
     /// Every service the packet path holds, by name.
@@ -173,6 +216,19 @@ pub trait Dataplane: Send {
 
     /// Whether the dataplane was found pinned and taken over.
     fn was_adopted(&self) -> bool;
+
+    /// VIPs that nobody would serve without shifter.
+    fn lost_paths(&self) -> Vec<LostPath>;
+
+    /// Puts exactly these ways around the packet path in force: new connections of these services do
+    /// not come to it, established ones go on. If that fails, what was in force before still is.
+    ///
+    /// # Errors
+    /// If there is no way to do so on this host, or the kernel refuses.
+    fn bypass(&mut self, ways: &[Bypass]) -> Result<(), DataplaneError>;
+
+    /// Says, before anything is published, which services have such a way from before.
+    fn expect_bypass(&mut self, services: Vec<String>);
 
     /// Takes all programs off the interfaces and forgets every service.
     ///

@@ -13,6 +13,7 @@ use crate::{
 impl Driver {
     /// Joins the three and puts the result in force.
     pub(super) fn adopt(&mut self, mut loaded: LoadedServices) -> Result<(), DataplaneError> {
+        self.dataplane.expect_bypass(self.state.bypassed());
         let published: BTreeMap<String, PublishedService> = self
             .dataplane
             .published()?

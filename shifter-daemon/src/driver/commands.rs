@@ -70,6 +70,10 @@ impl Driver {
                 let result = self.drain(&name, &body, &by, arrived);
                 send(reply, result.map(Reply::Changed));
             }
+            Request::Bypass(name, body) => {
+                let result = self.bypass(&name, &body, &by, arrived);
+                send(reply, result.map(Reply::Changed));
+            }
             Request::Detach(body) => {
                 let result = self.detach(&body, &by);
                 send(reply, result.map(Reply::Detached));

@@ -7,15 +7,27 @@ use super::{Driver, refusal::refusal};
 impl Driver {
     pub(super) fn detach(&mut self, body: &Detach, by: &str) -> Result<Detached, Refusal> {
         let live_count: u64 = self.flow_table().sweep()?.live.values().sum();
-        if live_count > 0 && !body.force {
+        let lost = self.dataplane.lost_paths();
+        if !body.force && (live_count > 0 || !lost.is_empty()) {
+            let flows = match live_count {
+                0 => None,
+                1 => Some("1 live flow would break".to_owned()),
+                count => Some(format!("{count} live flows would break")),
+            };
+            let paths = lost.iter().map(ToString::to_string);
+            let message: Vec<String> = flows.into_iter().chain(paths).collect();
+            let (code, first) = match (live_count, lost.is_empty()) {
+                (0, _) => ("vip_lost", "send its clients elsewhere first"),
+                (_, true) => ("flows_open", "drain them first"),
+                (_, false) => (
+                    "flows_open",
+                    "drain them and send the clients elsewhere first",
+                ),
+            };
             return Err(refusal(
-                "flows_open",
-                if live_count == 1 {
-                    "1 live flow would break".to_owned()
-                } else {
-                    format!("{live_count} live flows would break")
-                },
-                "drain them first, or: shifterctl detach --force".into(),
+                code,
+                message.join("; "),
+                format!("{first}, or: shifterctl detach --force"),
             ));
         }
         let interfaces = self.dataplane.detach()?;

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use shifter_common::wire::{
-    ApplyReport, Changed, Detach, Detached, Drain, Flows, Refusal, Rollback, ServiceStatus,
+    ApplyReport, Bypass, Changed, Detach, Detached, Drain, Flows, Refusal, Rollback, ServiceStatus,
     SetWeight, Status,
 };
 use tokio::sync::{mpsc, oneshot};
@@ -40,6 +40,8 @@ pub enum Request {
     Rollback(String, Rollback),
     /// No new flows to a slot, or allow them again.
     Drain(String, Drain),
+    /// New connections around shifter, or through it again.
+    Bypass(String, Bypass),
     /// Take all programs off the interfaces.
     Detach(Detach),
 }

@@ -2,6 +2,7 @@
 
 mod adoption;
 mod apply;
+mod bypass;
 mod commands;
 mod detach;
 mod drain;
@@ -80,6 +81,8 @@ pub struct Driver {
     unpublished: BTreeMap<String, String>,
     /// Steering word in force by service.
     words: BTreeMap<String, SteeringWord>,
+    /// Ways around shifter that are in force.
+    ways: Vec<crate::bypass::Bypass>,
     /// Attempts to publish so far.
     publications_count: u64,
     /// Whether a sweep of the flow tables is under way.
@@ -112,6 +115,7 @@ impl Driver {
             events: Events::default(),
             unpublished: BTreeMap::new(),
             words: BTreeMap::new(),
+            ways: Vec::new(),
             publications_count: 0,
             is_sweeping: Arc::default(),
             started_unix_ms: unix_ms(),
@@ -119,6 +123,9 @@ impl Driver {
         };
         let loaded = config_files::load_services(&this.node.services_dir);
         this.adopt(loaded)?;
+        if let Err(error) = this.refresh_bypass() {
+            tracing::error!("the ways around shifter are not as decided: {error}");
+        }
         this.update_probes();
         Ok(this)
     }

@@ -16,6 +16,7 @@ impl Driver {
             tracing::info!(service = plan.name, "in force again");
         }
         self.words.insert(plan.name.clone(), publication.word);
+        self.follow_bypass(&plan.name);
         Ok(publication)
     }
 

@@ -31,6 +31,16 @@ pub fn drained(view: &View, changed: &Changed, slot: Slot, undo: bool) -> String
     block(view, changed, &what)
 }
 
+/// Whether new connections go around shifter.
+pub fn bypassed(view: &View, changed: &Changed, undo: bool) -> String {
+    let what = if undo {
+        "steers new flows again"
+    } else {
+        "lets new flows go around"
+    };
+    block(view, changed, what)
+}
+
 fn block(view: &View, changed: &Changed, what: &str) -> String {
     let Changed {
         service,

@@ -17,7 +17,7 @@ mod text;
 mod golden_test;
 
 pub use apply::{apply, apply_problems};
-pub use change::{changed, detached, drained};
+pub use change::{bypassed, changed, detached, drained};
 pub use clock::Zone;
 pub use flows::flows;
 pub use number::counted;

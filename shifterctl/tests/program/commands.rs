@@ -76,6 +76,20 @@ fn each_command_asks_for_what_it_says() {
             r#"{"slot":"a","undo":true}"#,
         ),
         (
+            &["bypass", "orders"],
+            CHANGED,
+            "POST /v1/services/orders/bypass",
+            json,
+            r#"{"undo":false}"#,
+        ),
+        (
+            &["bypass", "orders", "--undo"],
+            CHANGED,
+            "POST /v1/services/orders/bypass",
+            json,
+            r#"{"undo":true}"#,
+        ),
+        (
             &["flows", "orders"],
             FLOWS,
             "GET /v1/services/orders/flows?limit=100",
@@ -160,6 +174,18 @@ fn tables_are_the_golden_ones() {
             &["drain", "orders", "b"],
             CHANGED,
             "orders: slot b closed to new flows in 41 µs (generation 13)\n\
+             note: slot b is not ready: it gets no flows yet\n",
+        ),
+        (
+            &["bypass", "orders"],
+            CHANGED,
+            "orders: lets new flows go around in 41 µs (generation 13)\n\
+             note: slot b is not ready: it gets no flows yet\n",
+        ),
+        (
+            &["bypass", "orders", "--undo"],
+            CHANGED,
+            "orders: steers new flows again in 41 µs (generation 13)\n\
              note: slot b is not ready: it gets no flows yet\n",
         ),
         (
@@ -326,6 +352,7 @@ fn every_refusal_is_an_error_and_a_help() {
         &["set-weight", "orders", "5"],
         &["rollback", "orders"],
         &["drain", "orders", "b"],
+        &["bypass", "orders"],
         &["flows", "orders"],
         &["detach"],
     ];

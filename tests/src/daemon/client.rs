@@ -9,8 +9,8 @@ use std::{
 
 use serde::{Serialize, de::DeserializeOwned};
 use shifter_common::wire::{
-    ApplyReport, Changed, Detach, Detached, Drain, EstablishedPolicy, Flows, Refusal, Rollback,
-    ServiceStatus, SetWeight, Slot, Status,
+    ApplyReport, Bypass, Changed, Detach, Detached, Drain, EstablishedPolicy, Flows, Refusal,
+    Rollback, ServiceStatus, SetWeight, Slot, Status,
 };
 
 use crate::http::{self, Answer};
@@ -148,6 +148,15 @@ impl Client {
             &format!("/v1/services/{service}/drain"),
             &Drain { slot, undo },
         )
+    }
+
+    /// New flows around shifter, or through it again.
+    ///
+    /// # Errors
+    /// The refusal.
+    #[track_caller]
+    pub fn bypass(&self, service: &str, undo: bool) -> Called<Changed> {
+        self.post(&format!("/v1/services/{service}/bypass"), &Bypass { undo })
     }
 
     /// Takes all programs off the interfaces.

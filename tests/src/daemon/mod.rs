@@ -115,12 +115,29 @@ pub fn shifterd() -> PathBuf {
     program
 }
 
+/// The shifterd of a version to come, with other maps; see the feature `rehearsal` of shifter-daemon. What
+/// its environment may say is in the daemon's `dataplane/bpf/rehearsal.rs`.
+///
+/// # Panics
+/// If there is none.
+#[track_caller]
+pub fn rehearsal() -> PathBuf {
+    let program = shifterd().with_file_name("shifterd-rehearsal");
+    assert!(
+        program.is_file(),
+        "no {}; `cargo xtask test --stage e2e` builds it",
+        program.display()
+    );
+    program
+}
+
 /// A running shifterd. It is killed on drop, and its bpffs unmounted; if the test has panicked, the
 /// log is shown. Calls of the API are those of [`Client`].
 #[derive(Debug)]
 pub struct Daemon {
     netns: Inside,
     node: Node,
+    environment: Vec<(String, String)>,
     process: Option<Process>,
     client: Client,
     // Dropped after the process.
@@ -149,6 +166,7 @@ impl Daemon {
         let daemon = Self {
             netns: netns.inside(),
             node,
+            environment: Vec::new(),
             process: None,
             client: Client::new(&dir.join("shifter.sock")),
             bpffs: Bpffs::mount("bpffs"),
@@ -181,6 +199,20 @@ impl Daemon {
         }
     }
 
+    /// How long a start, an end or a change that must come may take from now on.
+    pub const fn be_patient(&mut self, patience: Duration) {
+        self.node.patience = patience;
+    }
+
+    /// The program of the next start, and variables of its environment beside the usual ones.
+    pub fn become_program(&mut self, program: PathBuf, environment: &[(&str, &str)]) {
+        self.node.program = program;
+        self.environment = environment
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+    }
+
     /// Starts it without waiting for an answer.
     ///
     /// # Panics
@@ -192,7 +224,8 @@ impl Daemon {
         command.arg("--config").arg(self.node_file());
         command
             .env("SHIFTER_LOG", &self.node.log)
-            .env_remove("NOTIFY_SOCKET");
+            .env_remove("NOTIFY_SOCKET")
+            .envs(self.environment.iter().cloned());
         command.env_remove("JOURNAL_STREAM");
         self.process = Some(Process::spawn_logged(
             "shifterd",

@@ -4,8 +4,10 @@
 mod cgroup;
 mod stage;
 
+mod bypass;
 mod changes;
 mod crash;
+mod departure;
 mod filters;
 mod flood;
 mod foreign;
@@ -25,3 +27,4 @@ mod tables;
 mod targets;
 mod transfer;
 mod udp;
+mod upgrade;

@@ -117,6 +117,12 @@ pub const PROGRAMS: &[Program] = &[
         why: "opens them",
     },
     Program {
+        name: "nft",
+        package: "nftables",
+        purposes: &[Purpose::Test],
+        why: "leads connections around shifter",
+    },
+    Program {
         name: "debootstrap",
         package: "debootstrap",
         purposes: &[Purpose::Test],

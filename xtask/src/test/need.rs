@@ -30,6 +30,7 @@ pub struct Provisions<'a> {
     workspace: &'a Workspace,
     toolchain: Option<Result<Toolchain, String>>,
     object: Option<Result<(), String>>,
+    rehearsal: Option<Result<(), String>>,
     programs: Option<Result<(), String>>,
     components: Vec<(Component, Result<(), String>)>,
     root: Option<Result<(), String>>,
@@ -42,6 +43,7 @@ impl<'a> Provisions<'a> {
             workspace,
             toolchain: None,
             object: None,
+            rehearsal: None,
             programs: None,
             components: Vec::new(),
             root: None,
@@ -54,7 +56,7 @@ impl<'a> Provisions<'a> {
         for need in stages.iter().flat_map(|stage| stage.needs) {
             // The answers are kept, and heard when it is a stage's turn.
             let _ = match need {
-                Need::Toolchain | Need::Object => self.toolchain().map(drop),
+                Need::Toolchain | Need::Object | Need::Rehearsal => self.toolchain().map(drop),
                 Need::Component(component) => self.component(*component),
                 Need::Programs => self.programs(),
                 Need::Root | Need::Btf => Ok(()),
@@ -76,6 +78,7 @@ impl<'a> Provisions<'a> {
         match need {
             Need::Toolchain => self.toolchain().map(drop),
             Need::Object => self.object(limit),
+            Need::Rehearsal => self.rehearsal(limit),
             Need::Component(component) => self.component(component),
             Need::Root => {
                 let workspace = self.workspace;
@@ -106,6 +109,20 @@ impl<'a> Provisions<'a> {
             self.object = Some(built);
         }
         self.object.clone().unwrap_or(Ok(()))
+    }
+
+    /// Builds the shifterd of a version to come, unless that was done or has failed already.
+    fn rehearsal(&mut self, limit: Duration) -> Result<(), String> {
+        if self.rehearsal.is_none() {
+            let workspace = self.workspace;
+            let built = self
+                .toolchain()
+                .and_then(|toolchain| told(build::rehearsal(workspace, &toolchain, limit)));
+            let built =
+                built.map_err(|error| format!("there is no version to rehearse with: {error}"));
+            self.rehearsal = Some(built);
+        }
+        self.rehearsal.clone().unwrap_or(Ok(()))
     }
 
     fn component(&mut self, component: Component) -> Result<(), String> {

@@ -44,6 +44,8 @@ pub enum Need {
     Toolchain,
     /// The kernel object, which the daemon includes.
     Object,
+    /// The shifterd of a version to come, to replace one version by the other.
+    Rehearsal,
     /// A companion of cargo.
     Component(Component),
     /// Root with the capabilities to load programs and make links.
@@ -169,7 +171,13 @@ pub const STAGES: &[Stage] = &[
         name: "e2e",
         about: "real programs, real traffic, in network namespaces",
         budget_s: 720,
-        needs: &[Need::Object, Need::Root, Need::Btf, Need::Programs],
+        needs: &[
+            Need::Object,
+            Need::Rehearsal,
+            Need::Root,
+            Need::Btf,
+            Need::Programs,
+        ],
         work: Work::Root {
             targets: Targets::Except(APART),
             binaries: true,

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use shifter_common::wire::{
-    ApplyReport, Changed, Detach, Detached, Drain, Flows, Refusal, Rollback, SetWeight, Slot,
+    ApplyReport, Bypass, Changed, Detach, Detached, Drain, Flows, Refusal, Rollback, SetWeight,
+    Slot,
 };
 
 use self::world::{World, ada, ada_may, changed, exchange, flows};
@@ -41,6 +42,7 @@ async fn every_endpoint_asks_the_driver_as_the_user_and_sends_its_answer() {
         ("weight", r#"{"weight_bp": 500}"#),
         ("rollback", "{}"),
         ("drain", r#"{"slot": "b"}"#),
+        ("bypass", r#"{"undo": true}"#),
     ] {
         let reply: Changed = world
             .post(&format!("/v1/services/orders/{verb}"), body)
@@ -68,6 +70,7 @@ async fn every_endpoint_asks_the_driver_as_the_user_and_sends_its_answer() {
                 undo: false,
             },
         ),
+        Request::Bypass(orders(), Bypass { undo: true }),
         Request::Detach(Detach { force: true }),
     ];
     assert_eq!(
@@ -100,7 +103,8 @@ async fn what_the_driver_never_hears_of() {
     let list = "paths: GET /v1/status, GET /v1/services/{service}, \
                 GET /v1/services/{service}/flows, POST /v1/apply, \
                 POST /v1/services/{service}/weight, POST /v1/services/{service}/rollback, \
-                POST /v1/services/{service}/drain, POST /v1/detach";
+                POST /v1/services/{service}/drain, POST /v1/services/{service}/bypass, \
+                POST /v1/detach";
     for path in [
         "/",
         "/v1",

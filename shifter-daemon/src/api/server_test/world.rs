@@ -81,9 +81,10 @@ pub(super) fn answer(request: &Request) -> Result<Reply, Refusal> {
         ),
         Request::Flows(s, _) => known(s, Reply::Flows(flows())),
         Request::Apply => Ok(Reply::Applied(ApplyReport::default())),
-        Request::SetWeight(s, _) | Request::Rollback(s, _) | Request::Drain(s, _) => {
-            known(s, Reply::Changed(changed(s)))
-        }
+        Request::SetWeight(s, _)
+        | Request::Rollback(s, _)
+        | Request::Drain(s, _)
+        | Request::Bypass(s, _) => known(s, Reply::Changed(changed(s))),
         Request::Detach(Detach { force: true }) => Ok(Reply::Detached(Detached::default())),
         Request::Detach(Detach { force: false }) => Err(Refusal {
             code: "flows_open".into(),

@@ -237,7 +237,7 @@ impl BpfDataplane {
                 service,
                 ordinal,
                 vip_count,
-                is_retired: 0,
+                is_retired: u8::from(self.bypassed.contains(&plan.name)),
                 pad: 0,
             };
             if self.vips.get(&(vip, protocol)) == Some(&entry) {

@@ -13,9 +13,7 @@ use aya::{
     programs::{
         CgroupSockAddr, LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode,
         links::{FdLink, PinnedLink},
-        loaded_programs,
-        tc::{SchedClassifierLink, TcAttachOptions},
-        xdp::XdpLink,
+        tc::TcAttachOptions,
     },
 };
 use nix::net::if_::{if_indextoname, if_nametoindex};
@@ -25,8 +23,9 @@ use super::{
     super::DataplaneError,
     chain,
     directory::PinDirectory,
+    links::{self, Link, load_program, missing},
     local::{self, Cgroup, LocalHooks},
-    sys,
+    raw, sys,
 };
 use crate::{
     doctor::{
@@ -257,6 +256,7 @@ impl Hooks {
             .iter()
             .map(|spec| Hooked::choose(spec, &pinned))
             .collect::<Result<Vec<_>, _>>()?;
+        renew(object, &hooked, node.local_clients, directory)?;
         let mut links = Vec::new();
         for hooked in &hooked {
             links.extend(hooked.attach(object, directory)?);
@@ -378,65 +378,19 @@ impl Hooks {
         self.program_id
     }
 
-    /// Takes the programs off the interfaces; when it returns none of them sees another packet.
-    ///
-    /// # Errors
-    /// If the kernel refuses.
-    pub fn detach(&mut self, directory: &PinDirectory) -> Result<(), DataplaneError> {
-        for (name, path) in pins(directory)? {
-            sys::detach_link(&path).map_err(|error| {
-                DataplaneError::kernel(format!("detaching the link {name}"), error)
-            })?;
-        }
+    /// Forgets all links, whose programs were taken off.
+    pub fn forget(&mut self) {
         self.links.clear();
         self.hooked.clear();
-        Ok(())
     }
 }
 
 fn pins(directory: &PinDirectory) -> Result<BTreeMap<String, PathBuf>, DataplaneError> {
-    let path = directory.links();
-    let failed = |error| DataplaneError::kernel(format!("reading {}", path.display()), error);
-    let mut pins = BTreeMap::new();
-    for entry in fs::read_dir(&path).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        pins.insert(
-            entry.file_name().to_string_lossy().into_owned(),
-            entry.path(),
-        );
-    }
-    Ok(pins)
-}
-
-/// Loads a program and gives its tag, the kernel's digest of its instructions.
-fn load_program(object: &mut Ebpf, name: &str) -> Result<u64, DataplaneError> {
-    let program = object.program_mut(name).ok_or_else(|| missing(name))?;
-    if program.fd().is_ok() {
-        return program.info().map(|info| info.tag()).map_err(|error| {
-            DataplaneError::Refused(format!("asking for program {name}: {}", chain(&error)))
-        });
-    }
-    let loaded = match program {
-        aya::programs::Program::Xdp(xdp) => xdp.load(),
-        aya::programs::Program::SchedClassifier(classifier) => classifier.load(),
-        aya::programs::Program::CgroupSockAddr(program) => program.load(),
-        _ => return Err(missing(name)),
-    };
-    loaded
-        .and_then(|()| program.info())
-        .map(|info| info.tag())
-        .map_err(|error| {
-            DataplaneError::Refused(format!(
-                "loading program {name}: {}; see what the kernel lacks with: shifterctl doctor",
-                chain(&error)
-            ))
-        })
-}
-
-fn missing(name: &str) -> DataplaneError {
-    DataplaneError::Refused(format!(
-        "the kernel object has no program {name}: shifterd is built wrong"
-    ))
+    let pins = links::pins(&directory.links())?;
+    Ok(pins
+        .into_iter()
+        .map(|pin| (links::name(&pin), pin))
+        .collect())
 }
 
 fn xdp<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, DataplaneError> {
@@ -463,7 +417,7 @@ fn socket_address<'a>(
 /// Whether what is pinned at a path is a link that is attached to this very place. A link outlives its
 /// interface, and the index of that interface may be another one's by now.
 fn is_on(path: &Path, place: Place<'_>) -> bool {
-    sys::open_pin(path)
+    raw::open_pin(path)
         .and_then(|link| sys::link_target(link.as_fd()))
         .is_ok_and(|target| target == place.id())
 }
@@ -488,10 +442,16 @@ fn put(
     place: Place<'_>,
     directory: &PinDirectory,
 ) -> Result<PinnedLink, DataplaneError> {
-    let tag = load_program(object, point.program())?;
+    load_program(object, point.program())?;
     let path = directory.links().join(point.name());
     if is_on(&path, place) {
-        return keep(object, point, path, tag);
+        return PinnedLink::from_pin(&path).map_err(|error| {
+            DataplaneError::Refused(format!(
+                "taking over the link {}: {}",
+                path.display(),
+                chain(&error)
+            ))
+        });
     }
     leave(&path)?;
     let link = new_link(object, point, place)?;
@@ -539,48 +499,57 @@ fn attach_local(
     }
 }
 
-/// Takes a pinned link over; replaces its program if it is not the one we bring.
-fn keep(
+/// Puts our programs at the links that run others, before anything else is touched: all of them, or none.
+/// Programs for the host's own clients that do not load are left to [`attach_local`].
+fn renew(
     object: &mut Ebpf,
-    point: Point,
-    path: PathBuf,
-    tag: u64,
-) -> Result<PinnedLink, DataplaneError> {
-    let what = || format!("taking over the link {}", path.display());
-    let failed = |error: &dyn std::error::Error| {
-        DataplaneError::Refused(format!("{}: {}", what(), chain(error)))
-    };
-    let link = FdLink::from(PinnedLink::from_pin(&path).map_err(|error| failed(&error))?);
-    let id = link.info().map_err(|error| failed(&error))?.program_id();
-    let is_same = loaded_programs()
-        .filter_map(Result::ok)
-        .find(|program| program.id() == id)
-        .is_some_and(|program| program.tag() == tag);
-    if !is_same {
-        let name = point.program();
-        match point {
-            Point::Local(_) => {
-                let link = sys::open_pin(&path).map_err(|error| failed(&error))?;
-                let program = socket_address(object, name)?
-                    .fd()
-                    .map_err(|error| failed(&error))?;
-                sys::update_link(link.as_fd(), program.as_fd()).map_err(|error| failed(&error))?;
-            }
-            Point::Xdp(_) | Point::XdpGeneric(_) => {
-                let link = XdpLink::try_from(link).map_err(|error| failed(&error))?;
-                xdp(object, name)?
-                    .attach_to_link(link)
-                    .map_err(|error| failed(&error))?;
-            }
-            Point::Ingress(_) | Point::Egress(_) => {
-                let link = SchedClassifierLink::try_from(link).map_err(|error| failed(&error))?;
-                classifier(object, name)?
-                    .attach_to_link(link)
-                    .map_err(|error| failed(&error))?;
+    hooked: &[Hooked],
+    local_clients: LocalClientsSpec,
+    directory: &PinDirectory,
+) -> Result<(), DataplaneError> {
+    let mut outdated = Vec::new();
+    for hooked in hooked {
+        let place = Place::Interface(&hooked.interface);
+        for point in hooked.points() {
+            let tag = load_program(object, point.program())?;
+            outdated.extend(outdated_link(point, place, tag, directory)?);
+        }
+    }
+    if local_clients != LocalClientsSpec::Off
+        && let Ok(cgroup) = Cgroup::root()
+    {
+        for name in program::LOCAL {
+            if let Ok(tag) = load_program(object, name) {
+                let point = Point::Local(name);
+                outdated.extend(outdated_link(
+                    point,
+                    Place::Cgroup(&cgroup),
+                    tag,
+                    directory,
+                )?);
             }
         }
     }
-    PinnedLink::from_pin(&path).map_err(|error| failed(&error))
+    links::replace(object, &mut outdated).map_err(|(error, _)| error)
+}
+
+/// The link that is pinned for a point, if it is attached there and runs another program.
+fn outdated_link(
+    point: Point,
+    place: Place<'_>,
+    tag: u64,
+    directory: &PinDirectory,
+) -> Result<Option<Link>, DataplaneError> {
+    let path = directory.links().join(point.name());
+    if !is_on(&path, place) {
+        return Ok(None);
+    }
+    Ok(Link::open(path)?
+        .filter(|link| link.info.tag != tag)
+        .map(|mut link| {
+            link.wanted = point.program().to_owned();
+            link
+        }))
 }
 
 /// Attaches a loaded program anew.

@@ -3,22 +3,29 @@
 //! What the kernel holds is the truth. This module keeps no second copy of it: indexes and names are
 //! read back from the maps at the start, tables are compared with what is mapped.
 
+mod carry;
 mod claims;
+mod departure;
+mod detour;
 mod directory;
 mod flows;
 mod hooks;
+mod links;
 mod local;
 mod log;
 mod mapped;
 mod maps;
 mod pace;
 mod publish;
+mod raw;
 mod read;
 mod regions;
+mod rehearsal;
 mod reset;
 mod retire;
 mod roster;
 mod sizing;
+mod succession;
 mod sys;
 mod tables;
 mod targets;
@@ -42,12 +49,17 @@ use std::net::SocketAddr;
 
 pub use self::log::KernelLog;
 use self::{
-    directory::PinDirectory, flows::BpfFlowTable, hooks::Hooks, local::LocalMaps, maps::Maps,
-    roster::Roster, vips::Vips,
+    directory::{PinDirectory, Pinned},
+    flows::BpfFlowTable,
+    hooks::Hooks,
+    local::LocalMaps,
+    maps::Maps,
+    roster::Roster,
+    vips::Vips,
 };
 use super::{
-    Census, Dataplane, DataplaneError, FlowTable, Publication, PublishedService, ServicePlan,
-    ServiceReading,
+    Bypass, Census, Dataplane, DataplaneError, FlowTable, LostPath, Publication, PublishedService,
+    ServicePlan, ServiceReading,
 };
 use crate::model::NodeSpec;
 
@@ -88,6 +100,10 @@ pub struct BpfDataplane {
     flipped: std::collections::BTreeSet<(u32, Slot)>,
     /// Backend indexes that stand in a plan; the others may be freed once no flow refers to them.
     planned_backends: std::collections::BTreeSet<u32>,
+    /// Services whose new connections go around shifter.
+    bypassed: std::collections::BTreeSet<String>,
+    /// Their ways, as they were last put in force; not known at the start.
+    ways: Option<Vec<Bypass>>,
     /// What publications have cost so far.
     effort: Effort,
 }
@@ -115,16 +131,27 @@ impl BpfDataplane {
     /// interface cannot be hooked as asked; each says what to do.
     pub fn open(node: &NodeSpec) -> Result<Self, DataplaneError> {
         let mut directory = PinDirectory::lock(&node.bpffs)?;
-        let was_adopted = directory.find()?;
-        if !was_adopted {
-            directory.begin()?;
-        }
         sizing::check(&node.sizes)?;
-        let mut object = load(&directory, node)?;
+        let pinned = find(&directory)?;
+        let was_adopted = pinned.in_force.is_some();
+        let mut object = match &pinned.in_force {
+            None => {
+                directory.begin()?;
+                let object = load(&directory, node)?;
+                succession::describe(&directory)?;
+                directory.commit()?;
+                object
+            }
+            Some(path) if is_ours(&directory, path)? => {
+                let mut object = load(&directory, node)?;
+                if !pinned.former.is_empty() {
+                    succession::resume(&directory, &mut object, &pinned.former)?;
+                }
+                object
+            }
+            Some(_) => succession::succeed(&mut directory, node, &pinned)?,
+        };
         let flow_table = Arc::new(BpfFlowTable::open(&object, node.idle)?);
-        if !was_adopted {
-            directory.commit()?;
-        }
         // Programs are loaded while the object still holds its maps.
         let hooks = Hooks::attach(&mut object, node, &directory)?;
         let maps = Maps::take(&mut object)?;
@@ -147,6 +174,8 @@ impl BpfDataplane {
             deals: tables::Deals::default(),
             flipped: std::collections::BTreeSet::new(),
             planned_backends: std::collections::BTreeSet::new(),
+            bypassed: std::collections::BTreeSet::new(),
+            ways: None,
             effort: Effort::default(),
         };
         this.recall()?;
@@ -263,6 +292,26 @@ impl Dataplane for BpfDataplane {
         self.was_adopted
     }
 
+    fn lost_paths(&self) -> Vec<LostPath> {
+        let vips = self.vips.iter().filter(|(_, entry)| entry.is_retired == 0);
+        let vips = vips.map(|((vip, _), entry)| (vip, self.name_of(entry.service)));
+        // The ways around go with the rest.
+        let ways = self.ways.iter().flatten();
+        let vips = vips.chain(ways.flat_map(|way| {
+            let vips = way.vips.iter();
+            vips.map(|vip| (*vip, way.service.clone()))
+        }));
+        departure::lost(vips, &crate::paths::Own::gather())
+    }
+
+    fn bypass(&mut self, ways: &[Bypass]) -> Result<(), DataplaneError> {
+        self.put_bypass(ways)
+    }
+
+    fn expect_bypass(&mut self, services: Vec<String>) {
+        self.bypassed = services.into_iter().collect();
+    }
+
     fn detach(&mut self) -> Result<Vec<String>, DataplaneError> {
         let names = self
             .hooks
@@ -270,10 +319,91 @@ impl Dataplane for BpfDataplane {
             .into_iter()
             .map(|interface| interface.name)
             .collect();
-        self.hooks.detach(&self.directory)?;
-        self.directory.remove()?;
+        let pinned = self.directory.survey()?;
+        departure::tear_down(&self.directory, &pinned)?;
+        self.hooks.forget();
+        crate::bypass::remove()?;
         Ok(names)
     }
+}
+
+/// Takes everything off that is pinned below a bpffs, without a daemon.
+///
+/// # Errors
+/// If a daemon holds it, something would break and `force` is not set, or the kernel refuses.
+pub fn detach_pinned(
+    bpffs: &Path,
+    force: bool,
+    keep_bypass: bool,
+) -> Result<String, DataplaneError> {
+    let directory = PinDirectory::lock(bpffs)?;
+    let pinned = match directory.survey() {
+        Err(_) if force => directory.all()?,
+        survey => survey?,
+    };
+    let own = crate::paths::Own::gather();
+    let breaks = match departure::survey(&pinned, &own, keep_bypass) {
+        Err(_) if force => String::new(),
+        departure => departure?.to_string(),
+    };
+    if !breaks.is_empty() && !force {
+        return Err(DataplaneError::Refused(format!(
+            "{breaks}; send the clients elsewhere first, or break them with: shifterd --detach --force"
+        )));
+    }
+    let links_count = departure::tear_down(&directory, &pinned)?;
+    if !keep_bypass {
+        crate::bypass::remove()?;
+    }
+    Ok(match links_count {
+        0 => "nothing was attached".to_owned(),
+        1 => "1 program taken off".to_owned(),
+        count => format!("{count} programs taken off"),
+    })
+}
+
+/// Sends the new connections of all services that are pinned around shifter, without a daemon. Gives
+/// their names.
+///
+/// # Errors
+/// If a daemon holds the pins, there is no nft, or the kernel refuses.
+pub fn bypass_pinned(bpffs: &Path) -> Result<Vec<String>, DataplaneError> {
+    let directory = PinDirectory::lock(bpffs)?;
+    detour::of_pinned(&directory.survey()?)
+}
+
+/// What is pinned. Of a dataplane of this version that is not whole, the remains are removed: its
+/// programs would steer by maps that nobody can reach any more.
+fn find(directory: &PinDirectory) -> Result<Pinned, DataplaneError> {
+    let mut pinned = directory.survey()?;
+    if let Some(path) = &pinned.in_force
+        && path == directory.path()
+        && !PinDirectory::is_whole(path)
+        && !describes_itself(path)
+    {
+        tracing::warn!(
+            "{} is not whole: it is removed and built anew",
+            path.display()
+        );
+        directory.forget(path)?;
+        pinned.in_force = None;
+    }
+    Ok(pinned)
+}
+
+/// Whether a dataplane says what its maps hold.
+fn describes_itself(path: &Path) -> bool {
+    matches!(succession::description(path), Ok(Some(text)) if !text.is_empty())
+}
+
+/// Whether a pinned dataplane has our maps, so that our programs can be put over them.
+fn is_ours(directory: &PinDirectory, path: &Path) -> Result<bool, DataplaneError> {
+    if path != directory.path() || !PinDirectory::is_whole(path) {
+        return Ok(false);
+    }
+    let text = succession::description(path)
+        .map_err(|error| DataplaneError::kernel("reading LAYOUT", error))?;
+    Ok(text.as_deref() == Some(super::layout::own_text().as_str()))
 }
 
 /// Loads the programs over the pinned maps; maps that are not pinned yet are created and pinned.
@@ -305,7 +435,9 @@ fn load(directory: &PinDirectory, node: &NodeSpec) -> Result<Ebpf, DataplaneErro
     ] {
         loader.map_max_entries(name, pinned_count(&directory.map(name), name, count)?);
     }
-    loader.load(OBJECT).map_err(|error| load_error(&error))
+    loader
+        .load(&rehearsal::object(OBJECT))
+        .map_err(|error| load_error(&error))
 }
 
 /// Entries of a map: those it was built with if it is pinned, else those the node file asks for.

@@ -21,7 +21,7 @@ impl BpfDataplane {
         let mut vips: Vec<(u8, SocketAddr)> = self
             .vips
             .of(index)
-            .filter(|(_, entry)| entry.is_retired == 0)
+            .filter(|(_, entry)| entry.is_retired == 0 || self.bypassed.contains(name))
             .map(|((addr, _), entry)| (entry.ordinal, addr))
             .collect();
         vips.sort_unstable();

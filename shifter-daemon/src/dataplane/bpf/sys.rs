@@ -202,35 +202,6 @@ pub fn link_target(link: BorrowedFd<'_>) -> io::Result<u64> {
     })
 }
 
-/// Puts another program into a link, without a moment in which none runs.
-///
-/// # Errors
-/// The kernel's error.
-pub fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
-    const BPF_LINK_UPDATE: libc::c_long = 29;
-    let attr = [
-        link.as_raw_fd() as u32,
-        program.as_raw_fd() as u32,
-        // Flags, and the program that must be there: any.
-        0,
-        0,
-    ];
-    // SAFETY: the attribute is four live 32-bit numbers.
-    let code = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            BPF_LINK_UPDATE,
-            attr.as_ptr(),
-            size_of_val(&attr),
-        )
-    };
-    if code < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
-}
-
 /// The cookie of the caller's network namespace, as programs see it; never reused until a reboot.
 ///
 /// # Errors

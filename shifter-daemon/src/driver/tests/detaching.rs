@@ -50,6 +50,38 @@ async fn one_flow_is_one_flow() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_vip_without_another_path_keeps_them_too() {
+    let mut session = Session::start(FILES);
+    session.dataplane.with(|state| {
+        state.lost_paths = vec![crate::dataplane::LostPath {
+            vip: "10.0.0.10:80".parse().expect("a VIP"),
+            service: "orders".into(),
+            why: "nobody listens there",
+        }];
+    });
+    session
+        .run(&[
+            (
+                "detach",
+                "vip_lost: VIP 10.0.0.10:80 of orders would lose its only path: nobody listens \
+                 there / send its clients elsewhere first, or: shifterctl detach --force",
+            ),
+            ("live orders b 10.2.0.1:80 2", ""),
+            (
+                "detach",
+                "flows_open: 2 live flows would break; VIP 10.0.0.10:80 of orders would lose its \
+                 only path: nobody listens there / drain them and send the clients elsewhere first, \
+                 or: shifterctl detach --force",
+            ),
+        ])
+        .await;
+    assert!(!session.dataplane.with(|state| state.is_detached));
+    session
+        .run(&[("detach force", "detached memory0, 2 flows broken")])
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn without_flows_there_is_nothing_to_force() {
     let mut session = Session::start(FILES);
     session

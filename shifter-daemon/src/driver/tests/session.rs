@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, fs, net::SocketAddr, path::PathBuf, time::Insta
 use shifter_common::{
     steering::Slot,
     wire::{
-        ApplyReport, Changed, Detach, Drain, Effect, EstablishedPolicy, Event, Refusal, Rollback,
-        ServiceStatus, SetWeight, Status,
+        ApplyReport, Bypass, Changed, Detach, Drain, Effect, EstablishedPolicy, Event, Refusal,
+        Rollback, ServiceStatus, SetWeight, Status,
     },
 };
 use tempfile::TempDir;
@@ -319,6 +319,8 @@ fn request(verb: &str, name: &str, argument: &str) -> Option<Request> {
             },
         ),
         "apply" => Request::Apply,
+        "bypass" => Request::Bypass(name.into(), Bypass { undo: false }),
+        "unbypass" => Request::Bypass(name.into(), Bypass { undo: true }),
         "detach" => Request::Detach(Detach {
             force: name == "force",
         }),

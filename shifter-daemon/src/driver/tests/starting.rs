@@ -66,6 +66,7 @@ fn decided(dir: &std::path::Path, weight_bp: u16) {
         weight_by: "mia (uid 7)".into(),
         weight_set_unix_ms: 1,
         held: false,
+        bypassed: None,
         drained: Default::default(),
     };
     state.save("orders", &record).expect("a writable directory");

@@ -85,6 +85,7 @@ fn record(baseline: Slot, weight_bp: u16, drained: &[Slot]) -> ServiceRecord {
         weight_set_unix_ms: 5,
         held: false,
         drained,
+        bypassed: None,
     }
 }
 
