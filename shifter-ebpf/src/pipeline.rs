@@ -40,10 +40,15 @@ pub fn ingress<F: Frame>(frame: &F) -> Verdict {
     let mut place = MaybeUninit::uninit();
     let packet = Packet::unfilled(&mut place);
     match parse(frame, packet) {
-        Ok(Kind::Segment) => {}
-        Ok(Kind::Error) => return error_in(frame, packet),
-        Err(verdict) => return verdict,
+        Ok(Kind::Segment) => segment_in(frame, packet),
+        Ok(Kind::Error) => error_in(frame, packet),
+        Err(verdict) => verdict,
     }
+}
+
+/// A segment or datagram that came in by an interface.
+#[inline(always)]
+fn segment_in<F: Frame>(frame: &F, packet: &Packet) -> Verdict {
     // SAFETY: the entry is read at once; the daemon replaces VIP entries whole.
     let Some(vip) = (unsafe { VIPS.get(packet.destination_key()) }) else {
         return hairpin::answer(frame, packet);
@@ -128,10 +133,15 @@ pub fn egress<F: Frame>(frame: &F) -> Verdict {
     let mut place = MaybeUninit::uninit();
     let packet = Packet::unfilled(&mut place);
     match parse(frame, packet) {
-        Ok(Kind::Segment) => {}
-        Ok(Kind::Error) => return error_out(frame, packet),
-        Err(verdict) => return verdict,
+        Ok(Kind::Segment) => segment_out(frame, packet),
+        Ok(Kind::Error) => error_out(frame, packet),
+        Err(verdict) => verdict,
     }
+}
+
+/// A segment or datagram that leaves by an interface.
+#[inline(always)]
+fn segment_out<F: Frame>(frame: &F, packet: &Packet) -> Verdict {
     // SAFETY: the entry is read at once; the daemon replaces entries whole.
     let Some(owner) = (unsafe { BACKEND_SERVICES.get(packet.source_key()) }) else {
         return Verdict::PassForeign;

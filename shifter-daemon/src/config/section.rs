@@ -182,7 +182,8 @@ impl<'d> Section<'d> {
     /// The headings of the tables that have a key of this name; `None` if none has. A table is
     /// never said to belong elsewhere: `[services.drain]` is more likely a wrong name.
     fn home_of(&self, name: &str, value: &Spanned<DeValue<'_>>) -> Option<String> {
-        if type_name(value.get_ref()) == "a table" {
+        // Nor is a backend's key: who writes `port` there means the backend's.
+        if type_name(value.get_ref()) == "a table" || self.schema.path == "slot.a.backends" {
             return None;
         }
         let has = |key: &Key| key.name == name && key.is_supported();

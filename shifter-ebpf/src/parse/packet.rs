@@ -20,15 +20,15 @@ pub struct Packet {
     pub destination: Addr,
     /// TCP sequence number, host order.
     pub seq: u32,
+    /// Offset of the IP header: 14, 18 or 22 unless it stands in an ICMP error.
+    pub l3_offset: u32,
     /// TCP acknowledgment number, host order; meaningful with the ACK flag.
     pub ack: u32,
+    /// Offset of the transport header; below 128 unless `is_far`.
+    pub l4_offset: u32,
     /// Sequence numbers a TCP segment takes: payload bytes, and one each for SYN and FIN. Of anything
     /// else: bytes behind the IP headers, as these announce them.
     pub sequence_len: u32,
-    /// Offset of the IP header: 14, 18 or 22 unless it stands in an ICMP error.
-    pub l3_offset: u32,
-    /// Offset of the transport header; below 128 unless `is_far`.
-    pub l4_offset: u32,
     /// Source port.
     pub source_port: Be16,
     /// Destination port.
