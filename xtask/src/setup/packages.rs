@@ -78,7 +78,7 @@ pub const PROGRAMS: &[Program] = &[
         name: "nft",
         package: "nftables",
         purposes: &[Purpose::Test],
-        why: "makes filters that shifter must know of",
+        why: "filters, and leads connections around shifter",
     },
     Program {
         name: "nsenter",
@@ -115,12 +115,6 @@ pub const PROGRAMS: &[Program] = &[
         package: "openssh-client",
         purposes: &[Purpose::Test],
         why: "opens them",
-    },
-    Program {
-        name: "nft",
-        package: "nftables",
-        purposes: &[Purpose::Test],
-        why: "leads connections around shifter",
     },
     Program {
         name: "debootstrap",
