@@ -47,7 +47,8 @@ pub enum Event {
     },
     /// The daemon begins to live; what the rollout was told before comes from a disk.
     Restarted {
-        /// Whether the host began anew, too.
+        /// Whether the host began anew since the rollout was kept last: the boot id that was kept with
+        /// it is another one.
         is_rebooted: bool,
         /// What the kernel does.
         seen: Seen,
@@ -72,6 +73,8 @@ pub struct Seen {
     /// Whether the traffic was taken back since a share was last given: the latch that a rollback
     /// leaves in the steering word, and a trip.
     pub is_taken_back: bool,
+    /// Whether the version on trial is the baseline already, by the kernel or the record.
+    pub is_committed: bool,
 }
 
 /// What an operator wants.

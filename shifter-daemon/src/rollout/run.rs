@@ -46,7 +46,7 @@ pub struct Ran {
 /// If a command is refused, or the disk refuses one that is no rollback; nothing has changed then.
 pub fn run(rollout: &mut Rollout, event: Event, shell: &mut impl Shell) -> Result<Ran, Refused> {
     let is_command = matches!(event, Event::Command(_));
-    let before = is_command.then(|| rollout.clone());
+    let mut before = is_command.then(|| rollout.clone());
     let now = shell.now();
     let done = rollout.handle(event, now)?;
     let mut is_taken_back = false;
@@ -71,6 +71,8 @@ pub fn run(rollout: &mut Rollout, event: Event, shell: &mut impl Shell) -> Resul
             });
         }
         rollout.forget_transitions();
+        // It is kept: what fails from here on takes it back no more.
+        before = None;
         match rollout.poll_effect() {
             Some(effect) => answer(rollout, &effect, shell)?,
             None => break,

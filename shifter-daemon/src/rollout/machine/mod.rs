@@ -179,6 +179,11 @@ impl Rollout {
     /// # Errors
     /// If a command cannot be carried out; nothing has changed then.
     pub fn handle(&mut self, event: Event, now: Now) -> Result<Done, Refused> {
+        let is_new_life = matches!(event, Event::Restarted { .. });
+        if is_new_life && !is_seeded(Fault::BakesUnseen) {
+            // Nobody saw the time between.
+            self.watches.rebase(now);
+        }
         self.watches.settle(now);
         let mut done = Done::Changed;
         match event {

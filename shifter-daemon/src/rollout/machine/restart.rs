@@ -2,9 +2,10 @@
 
 use super::Rollout;
 use crate::rollout::{
-    event::Seen,
+    event::{Act, Seen},
     fault::{Fault, is_seeded},
-    phase::{Cause, PauseReason, Phase, RestoreStage, Resumption},
+    phase::{Cause, PauseReason, Phase, RestoreStage, Resumption, WarmStage, WatchStage},
+    plan::PlanKind,
     share::Share,
     time::Now,
 };
@@ -12,9 +13,6 @@ use crate::rollout::{
 impl Rollout {
     /// Must be the first event after the rollout was read from the disk.
     pub(super) fn restarted(&mut self, is_rebooted: bool, seen: Seen, now: Now) {
-        if !is_seeded(Fault::BakesUnseen) {
-            self.watches.rebase(now);
-        }
         self.forget_questions();
         self.outstanding = None;
         self.retry_at_ms = None;
@@ -23,7 +21,10 @@ impl Rollout {
         self.is_baseline_ready = None;
         self.judgement = None;
         self.flows = Default::default();
-        if is_rebooted {
+        if seen.is_committed && self.phase == Phase::Watching(WatchStage::Committing) {
+            // The last deed was done, and only word of it was lost.
+            self.succeeded_in(Act::Commit, now);
+        } else if is_rebooted {
             self.rebooted(now);
         } else {
             self.crashed(seen, now);
@@ -38,8 +39,31 @@ impl Rollout {
         };
         let is_lost = !self.share.is_none() && !seen.has_share;
         let is_forgotten = is_seeded(Fault::ForgetsTakenBack);
-        if self.has_share() && !is_known && (seen.is_taken_back || is_lost) && !is_forgotten {
+        let is_found = seen.is_taken_back && self.is_latch_own() || is_lost;
+        if is_found && !is_known && !is_forgotten {
             self.back(Cause::FoundTakenBack, now);
+        }
+    }
+
+    /// Whether a latch in the kernel is of this rollout: others were forgotten when it was armed.
+    fn is_latch_own(&self) -> bool {
+        // A rehearsal has nothing that could be given by mistake, and takes back again.
+        if self.spec().kind == PlanKind::Rehearsal {
+            return false;
+        }
+        match self.resumption() {
+            Some(
+                Resumption::Shifting(_)
+                | Resumption::Baking(_)
+                | Resumption::Promoting
+                | Resumption::Draining
+                | Resumption::Watching,
+            ) => true,
+            Some(Resumption::Warming) => matches!(
+                self.phase,
+                Phase::Warming(WarmStage::Probing | WarmStage::Testing)
+            ),
+            Some(Resumption::Pending | Resumption::Gated) | None => false,
         }
     }
 

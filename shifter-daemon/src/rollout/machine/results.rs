@@ -23,7 +23,7 @@ impl Rollout {
         }
     }
 
-    fn succeeded_in(&mut self, act: Act, now: Now) {
+    pub(super) fn succeeded_in(&mut self, act: Act, now: Now) {
         match act {
             Act::Arm => self.enter(Phase::Warming(WarmStage::Probing), "armed", now),
             Act::Give(share) => self.given(share, now),

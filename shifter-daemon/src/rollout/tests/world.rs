@@ -92,6 +92,9 @@ pub struct World {
     /// Steps of the wall clock, milliseconds.
     pub skew_ms: i64,
     disk: Option<Rollout>,
+    /// How often the host began, and which of these lives the disk knows.
+    boots_count: u64,
+    disk_boots_count: u64,
     pub kept: Vec<Transition>,
     control: ServiceControl,
     pub dataplane: MemoryDataplane,
@@ -109,6 +112,8 @@ pub struct World {
     is_kernel_deaf: bool,
     /// True time that the present step was held under a living daemon, milliseconds.
     held_ms: u64,
+    /// What the daemon heard last.
+    is_canary_told_ready: bool,
     pub log: Vec<String>,
     pub violations: Vec<String>,
     plan: FrozenPlan,
@@ -139,6 +144,8 @@ impl World {
             real_ms: 0,
             skew_ms: 0,
             disk: Some(rollout.clone()),
+            boots_count: 1,
+            disk_boots_count: 1,
             kept: Vec::new(),
             control: ServiceControl::new(spec, None, None),
             dataplane: MemoryDataplane::default(),
@@ -151,6 +158,7 @@ impl World {
             is_disk_full: false,
             is_kernel_deaf: false,
             held_ms: 0,
+            is_canary_told_ready: false,
             log: Vec::new(),
             violations: Vec::new(),
             plan,
@@ -161,7 +169,9 @@ impl World {
     }
 
     fn violated(&mut self, what: impl Into<String>) {
-        self.violations.push(what.into());
+        let what = what.into();
+        self.note(&format!("!!! {what}"));
+        self.violations.push(what);
     }
 
     fn note(&mut self, what: &str) {
@@ -211,6 +221,7 @@ impl World {
         Seen {
             has_share: self.weight_bp() > 0,
             is_taken_back: self.is_taken_back,
+            is_committed: self.baseline() == self.canary,
         }
     }
 
@@ -243,6 +254,9 @@ impl World {
 
     /// The kernel takes the traffic back by itself.
     pub fn trip(&mut self) {
+        if self.weight_bp() == 0 {
+            return;
+        }
         self.set_weight(0);
         self.is_taken_back = true;
         self.note("the kernel trips");
@@ -259,7 +273,7 @@ impl World {
         self.mono_ms += ms;
         let is_held = rollout.phase().kind() == PhaseKind::Baking
             && self.weight_bp() == rollout.share().weight_bp
-            && self.control.is_eligible(self.canary);
+            && self.is_canary_told_ready;
         if is_held && !self.is_dead {
             self.held_ms += ms;
         }
@@ -320,12 +334,23 @@ impl World {
             self.mono_ms + away_ms
         };
         self.questions.clear();
+        self.is_canary_told_ready = false;
         self.is_back_refused = false;
         if is_rebooted {
+            self.boots_count += 1;
             self.note("the host begins anew");
             self.units = [Unit::default(); 2];
             self.is_taken_back = false;
             self.set_weight(0);
+            // Without a rollout under way, what serves is started at the boot.
+            if self
+                .disk
+                .as_ref()
+                .is_some_and(|rollout| rollout.phase().is_final())
+            {
+                let live = self.baseline();
+                self.unit(live).is_running = true;
+            }
         } else {
             self.note("shifterd begins anew");
         }
@@ -338,6 +363,8 @@ impl World {
             "the plan on disk is another one"
         );
         let seen = self.seen();
+        // The boot may have been one that a crash kept from being noted.
+        let is_rebooted = self.disk_boots_count != self.boots_count;
         (rollout, Event::Restarted { is_rebooted, seen })
     }
 
@@ -345,6 +372,12 @@ impl World {
     pub fn run(&mut self, rollout: &mut Rollout, event: Event) -> Result<Ran, Refused> {
         let before = rollout.clone();
         let is_trip = event == Event::Tripped;
+        if let Event::Readiness {
+            is_canary_ready, ..
+        } = event
+        {
+            self.is_canary_told_ready = is_canary_ready;
+        }
         let result = run(rollout, event, self);
         if self.is_dead {
             return result;
@@ -383,13 +416,24 @@ impl World {
         if self.is_taken_back && weight_bp > 0 {
             self.violated("traffic after it was taken back");
         }
+        let has_traffic = matches!(
+            kind,
+            PhaseKind::Shifting
+                | PhaseKind::Baking
+                | PhaseKind::Promoting
+                | PhaseKind::Draining
+                | PhaseKind::Watching
+        );
+        if self.is_taken_back && has_traffic && !rollout.asked().is_none() {
+            self.violated(format!("taken back, but in {}", rollout.phase()));
+        }
         if weight_bp > 0
             && weight_bp != rollout.share().weight_bp
             && weight_bp != rollout.asked().weight_bp
         {
             self.violated(format!("{weight_bp} bp in force that nobody asked for"));
         }
-        if rollout.baked_ms() > self.held_ms {
+        if kind == PhaseKind::Baking && rollout.baked_ms() > self.held_ms {
             self.violated(format!(
                 "baked {} ms, but held {} ms",
                 rollout.baked_ms(),
@@ -571,6 +615,7 @@ impl Shell for World {
         let mut kept = rollout.clone();
         kept.forget_transitions();
         self.disk = Some(kept);
+        self.disk_boots_count = self.boots_count;
         self.crashes();
         Ok(())
     }
