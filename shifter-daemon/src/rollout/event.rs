@@ -68,8 +68,10 @@ pub struct SlotFlows {
 /// What the kernel was found doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seen {
-    /// Whether the version on trial gets any new flow.
-    pub has_share: bool,
+    /// The weight of the version on trial, basis points.
+    pub weight_bp: u16,
+    /// Whether named clients get it.
+    pub has_targets: bool,
     /// Whether the traffic was taken back since a share was last given: the latch that a rollback
     /// leaves in the steering word, and a trip.
     pub is_taken_back: bool,

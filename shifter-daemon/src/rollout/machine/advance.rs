@@ -307,11 +307,12 @@ impl Rollout {
         }
     }
 
-    /// The old version is stopped when its time is over and nobody uses it.
+    /// The old version is stopped when its time is over, nobody uses it, and it need not stand in for
+    /// the new one.
     fn advance_succeeded(&mut self, warm_until_unix_ms: Option<u64>, now: Now) {
         let is_over = warm_until_unix_ms.is_some_and(|until_ms| now.unix_ms >= until_ms);
         let is_unused = self.flows.baseline_count == Some(0) || is_seeded(Fault::StopsBusySlot);
-        if is_over && is_unused {
+        if is_over && is_unused && self.is_canary_ready == Some(true) {
             self.issue(Act::Stop(self.baseline()), now);
         }
     }

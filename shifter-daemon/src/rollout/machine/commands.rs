@@ -321,6 +321,7 @@ impl Rollout {
         self.watches = Default::default();
         self.answered = None;
         self.judgement = None;
+        self.flows = Default::default();
         self.go(Resumption::Pending, by, now);
         Ok(Done::Changed)
     }

@@ -197,6 +197,10 @@ impl Rollout {
             } => {
                 self.is_canary_ready = Some(is_canary_ready);
                 self.is_baseline_ready = Some(is_baseline_ready);
+                if !is_canary_ready {
+                    // The other version stands in: what was counted of it is over.
+                    self.flows.baseline_count = None;
+                }
             }
             Event::Flows(flows) => self.flows = flows,
             Event::Judged(judgement) => self.judged(judgement, now),

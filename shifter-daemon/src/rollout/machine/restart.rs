@@ -37,7 +37,15 @@ impl Rollout {
             Phase::Paused { reason, .. } => matches!(reason, PauseReason::Rebooted { .. }),
             phase => phase.is_final() || matches!(phase, Phase::RollingBack { .. }),
         };
-        let is_lost = !self.share.is_none() && !seen.has_share;
+        let has_share = seen.weight_bp > 0 || seen.has_targets;
+        let is_lost = !self.share.is_none() && !has_share;
+        if has_share
+            && seen.weight_bp == self.asked.weight_bp
+            && seen.has_targets != self.asked.targets.is_empty()
+        {
+            // It was given, and word of it was lost.
+            self.share = self.asked.clone();
+        }
         let is_forgotten = is_seeded(Fault::ForgetsTakenBack);
         let is_found = seen.is_taken_back && self.is_latch_own() || is_lost;
         if is_found && !is_known && !is_forgotten {

@@ -2,7 +2,7 @@
 
 use super::{RETRY_BACK_MS, RETRY_MS, Rollout};
 use crate::rollout::{
-    event::{Act, Order},
+    event::{Act, Order, SlotFlows},
     phase::{BakeStage, Cause, PauseReason, Phase, RestoreStage, WarmStage},
     share::Share,
     time::Now,
@@ -36,6 +36,7 @@ impl Rollout {
                 self.share = Share::NONE;
                 self.asked = Share::NONE;
                 let until_ms = now.unix_ms.saturating_add(self.spec().keep_warm_ms);
+                self.flows = SlotFlows::default();
                 // The slot of the old version belongs to the one that follows.
                 let warm_until_unix_ms = self.superseded_by.is_none().then_some(until_ms);
                 self.enter(
@@ -78,6 +79,8 @@ impl Rollout {
     fn given(&mut self, share: Share, now: Now) {
         self.share = share;
         self.judgement = None;
+        // What was counted before says nothing about what comes.
+        self.flows = SlotFlows::default();
         match self.phase {
             Phase::Shifting { step, .. } => {
                 self.watches.bake.reset();

@@ -174,7 +174,7 @@ impl World {
         self.violations.push(what);
     }
 
-    fn note(&mut self, what: &str) {
+    pub fn note(&mut self, what: &str) {
         let s = self.real_ms / 1_000;
         self.log.push(format!("{s:>6} s  {what}"));
     }
@@ -219,7 +219,8 @@ impl World {
     /// What the daemon would see of the kernel at a start.
     fn seen(&self) -> Seen {
         Seen {
-            has_share: self.weight_bp() > 0,
+            weight_bp: self.weight_bp(),
+            has_targets: false,
             is_taken_back: self.is_taken_back,
             is_committed: self.baseline() == self.canary,
         }
@@ -245,6 +246,12 @@ impl World {
     pub fn leave_flows(&mut self, count: u64) {
         let slot = self.canary;
         self.unit(slot).flows_count = count;
+    }
+
+    /// A version runs in the slot already.
+    pub fn leave_running(&mut self) {
+        let slot = self.canary;
+        self.unit(slot).is_running = true;
     }
 
     pub fn make_sick(&mut self, slot: Slot, is_sick: bool) {
@@ -681,15 +688,15 @@ impl World {
         self.publish_health();
     }
 
-    /// Goes on until the world and the rollout agree that something is due, or until `limit_ms` later.
-    pub fn advance(&mut self, rollout: &mut Rollout) {
+    /// Goes on until something is due, at `next_ms` at the latest.
+    pub fn advance(&mut self, rollout: &mut Rollout, next_ms: Option<u64>) {
         let now = self.now();
         let due_ms = rollout
             .next_deadline(now)
             .map_or(5_000, |at_ms| at_ms - now.mono_ms);
-        self.pass(due_ms.min(self.due_in_ms()), rollout);
-        let flows = self.flows();
-        let readiness = self.readiness();
+        let next_ms = next_ms.map_or(5_000, |at_ms| at_ms.saturating_sub(self.real_ms).max(1));
+        self.pass(due_ms.min(self.due_in_ms()).min(next_ms), rollout);
+        let (readiness, flows) = (self.readiness(), self.flows());
         for event in [readiness, flows, Event::Tick] {
             let _ = self.run(rollout, event);
         }

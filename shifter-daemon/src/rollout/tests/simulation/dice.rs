@@ -30,7 +30,11 @@ pub fn plan_of(dice: &mut Dice) -> FrozenPlan {
         ],
     );
     plan.is_old_first = plan.kind == PlanKind::Release && dice.once_in(8);
-    let steps_count = if plan.is_old_first { 0 } else { dice.below(4) };
+    let steps_count = if plan.is_old_first {
+        0
+    } else {
+        dice.below(5).saturating_sub(1)
+    };
     plan.steps = (1..=steps_count)
         .map(|number| Step {
             share: Share {
@@ -41,7 +45,7 @@ pub fn plan_of(dice: &mut Dice) -> FrozenPlan {
             is_manual: dice.once_in(5),
         })
         .collect();
-    plan.watch_ms = one_of(dice, &[0, 15_000, 60_000]);
+    plan.watch_ms = one_of(dice, &[0, 60_000, 60_000, 60_000]);
     plan.limits = Limits {
         warm_ms: 30_000,
         unready_ms: 20_000,
@@ -130,7 +134,7 @@ pub fn event_of(world: &mut World, rollout: &Rollout) -> Event {
         7 => Event::Judged(Judgement::Inconclusive),
         8 => Event::Judged(Judgement::NoData),
         9 => Event::Tripped,
-        10 if dice.once_in(2) => Event::Superseded {
+        10 => Event::Superseded {
             by: "3.3.0".parse().expect("a label"),
         },
         11 | 12 => command(Verb::Promote { step }),
@@ -138,7 +142,7 @@ pub fn event_of(world: &mut World, rollout: &Rollout) -> Event {
         15 => command(Verb::PromoteFull),
         16 => command(Verb::Pause),
         17 | 18 => command(Verb::Resume),
-        19 if dice.once_in(2) => command(Verb::Abort),
+        19 => command(Verb::Abort),
         20 => command(Verb::Retry),
         21 | 22 => command(Verb::Approve { gate }),
         23 => command(Verb::Reject { gate }),

@@ -17,9 +17,9 @@ use super::world::{Chaos, Dice, World};
 use crate::rollout::{Command, Event, PhaseKind, Rollout, Verb};
 
 /// Rollouts of a run in the `unit` stage.
-const ROLLOUTS_COUNT: u64 = 6_000;
+const ROLLOUTS_COUNT: u64 = 14_000;
 /// Events in a failing world.
-const WILD_EVENTS_COUNT: u64 = 60;
+const WILD_EVENTS_COUNT: u64 = 100;
 /// Events until a rollout in a calm world must be over.
 const CALM_EVENTS_COUNT: u64 = 4_000;
 /// How often each cell of the table must be hit.
@@ -115,9 +115,9 @@ impl Simulation {
         let mut dice = Dice::new(seed);
         let plan = plan_of(&mut dice);
         let chaos = Chaos {
-            crash: 25,
+            crash: 60,
             disk: 12,
-            kernel: 10,
+            kernel: [10, 2, 2][dice.below(3) as usize],
             unit: 6,
             gate: 5,
             slow_gate: 5,
@@ -126,6 +126,8 @@ impl Simulation {
         let (mut world, rollout) = World::new(plan, dice, chaos);
         if world.dice.once_in(3) {
             world.leave_flows(5);
+        } else if world.dice.once_in(3) {
+            world.leave_running();
         }
         Self { world, rollout }
     }
@@ -164,18 +166,45 @@ impl Simulation {
 
     /// Some time and some events in a failing world.
     pub fn run_wild(&mut self, hits: &mut Hits) {
+        if self.world.dice.once_in(4) {
+            self.run_far(hits);
+        }
         let mut after_end_count = 0;
         for _ in 0..WILD_EVENTS_COUNT {
-            if !self.world.violations.is_empty() || after_end_count > 12 {
+            if !self.world.violations.is_empty() || after_end_count > 14 {
                 return;
             }
             if self.rollout.phase().is_final() {
                 after_end_count += 1;
             }
-            if self.world.dice.once_in(3) {
+            // Where a rollout never stays for long, more has to happen.
+            let is_fleeting = match self.rollout.phase().kind() {
+                PhaseKind::Shifting
+                | PhaseKind::Promoting
+                | PhaseKind::Draining
+                | PhaseKind::Watching
+                | PhaseKind::RollingBack
+                | PhaseKind::Succeeded => true,
+                PhaseKind::Pending
+                | PhaseKind::Gated
+                | PhaseKind::Warming
+                | PhaseKind::Baking
+                | PhaseKind::Paused
+                | PhaseKind::RolledBack
+                | PhaseKind::Failed
+                | PhaseKind::Superseded => false,
+            };
+            let die = self.world.dice.below(12);
+            let is_paused = self.rollout.phase().kind() == PhaseKind::Paused;
+            if is_paused && die < 4 {
+                let waiting = self.rollout.waiting_on(self.world.now());
+                if let Some(verb) = waiting.and_then(|waiting| verb_of(&waiting.moves)) {
+                    self.give(command(verb), hits);
+                }
+            } else if die < if is_fleeting || is_paused { 9 } else { 5 } {
                 let event = event_of(&mut self.world, &self.rollout);
                 self.give(event, hits);
-            } else if self.world.dice.once_in(25) {
+            } else if is_fleeting && die == 10 || self.world.dice.once_in(12) {
                 let (rollout, event) = reboot_of(&mut self.world);
                 self.rollout = rollout;
                 self.give(event, hits);
@@ -184,6 +213,25 @@ impl Simulation {
                 self.pass(hits);
             }
         }
+    }
+
+    /// Nothing goes wrong until the new version has everything, so that late phases see as much as
+    /// early ones.
+    fn run_far(&mut self, hits: &mut Hits) {
+        let chaos = std::mem::take(&mut self.world.chaos);
+        for _ in 0..200 {
+            let kind = self.rollout.phase().kind();
+            if kind.is_final() || kind == PhaseKind::Watching {
+                break;
+            }
+            self.pass(hits);
+            let waiting = self.rollout.waiting_on(self.world.now());
+            let waiting = waiting.filter(|waiting| waiting.on.starts_with("a person"));
+            if let Some(verb) = waiting.and_then(|waiting| verb_of(&waiting.moves)) {
+                self.give(command(verb), hits);
+            }
+        }
+        self.world.chaos = chaos;
     }
 
     /// Lets time pass until something is due, and tells the rollout.
@@ -220,19 +268,18 @@ impl Simulation {
                 continue;
             }
             stuck_count += 1;
+            let waiting = self.rollout.waiting_on(self.world.now());
+            let is_for_people = waiting
+                .as_ref()
+                .is_some_and(|w| w.on.starts_with("a person"));
             // Longer than everything in the plans that ends by itself.
-            if stuck_count > 40 {
-                let waiting = self.rollout.waiting_on(self.world.now());
+            if stuck_count > if is_for_people { 2 } else { 40 } {
                 let Some(verb) = waiting.as_ref().and_then(|waiting| verb_of(&waiting.moves))
                 else {
                     let text = format!("{before} is stuck, and says: {waiting:?}");
                     return self.world.violations.push(text);
                 };
-                let command = Command {
-                    by: "root".into(),
-                    verb,
-                };
-                self.give(Event::Command(command), hits);
+                self.give(command(verb), hits);
                 let after = self.rollout.waiting_on(self.world.now());
                 if *self.rollout.phase() == before && after == waiting {
                     let text = format!("{before}: {waiting:?} moved nothing");
@@ -244,6 +291,13 @@ impl Simulation {
         let text = format!("{} does not come to an end", self.rollout.phase());
         self.world.violations.push(text);
     }
+}
+
+fn command(verb: Verb) -> Event {
+    Event::Command(Command {
+        by: "root".into(),
+        verb,
+    })
 }
 
 /// The verb of a command that a rollout names.
