@@ -96,11 +96,18 @@ impl Rollout {
             Phase::Paused {
                 reason: PauseReason::Gate { .. },
                 ..
-            } => self.enter(Phase::Watching(WatchStage::Committing), by, now),
-            Phase::Paused { reason, .. } => return Err(self.paused(&reason)),
-            Phase::Promoting(_) | Phase::Draining | Phase::Watching(_) if named.is_some() => {
+            } if named.is_none() => self.enter(Phase::Watching(WatchStage::Committing), by, now),
+            Phase::Promoting(_)
+            | Phase::Draining
+            | Phase::Watching(_)
+            | Phase::Paused {
+                reason: PauseReason::Gate { .. },
+                ..
+            } if named.is_some() => {
                 return Ok(Done::Already("that step was left before".into()));
             }
+            Phase::Paused { reason, .. } => return Err(self.paused(&reason)),
+            Phase::Pending | Phase::Gated | Phase::Warming(_) => return Err(self.before_traffic()),
             _ => {
                 let service = self.service();
                 return Err(Refused::new(

@@ -37,8 +37,10 @@ impl Rollout {
                 self.asked = Share::NONE;
                 let until_ms = now.unix_ms.saturating_add(self.spec().keep_warm_ms);
                 self.flows = SlotFlows::default();
-                // The slot of the old version belongs to the one that follows.
-                let warm_until_unix_ms = self.superseded_by.is_none().then_some(until_ms);
+                // The slot of the old version belongs to the one that follows, if one does.
+                let is_warm = self.superseded_by.is_none() && !self.is_old_stopped;
+                let warm_until_unix_ms = is_warm.then_some(until_ms);
+                self.is_old_stopped = false;
                 self.enter(
                     Phase::Succeeded { warm_until_unix_ms },
                     "it is the baseline",
@@ -89,8 +91,6 @@ impl Rollout {
                 self.enter(Phase::Baking { step, stage }, "in force", now);
             }
             _ => {
-                // Nobody is left to stop.
-                self.is_old_stopped = false;
                 self.watches.drain.reset();
                 self.enter(Phase::Draining, "in force", now);
             }

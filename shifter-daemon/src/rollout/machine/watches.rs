@@ -107,7 +107,9 @@ impl Rollout {
                 self.phase,
                 Phase::Paused { .. } | Phase::RollingBack { .. } | Phase::Warming(_)
             );
-        if !(is_unready && may_be_unready) && !matches!(self.phase, Phase::Paused { .. }) {
+        let is_unready = is_unready && may_be_unready;
+        let is_paused = matches!(self.phase, Phase::Paused { .. });
+        if !is_unready && !is_paused {
             self.watches.unready.reset();
         }
         let Watches {
@@ -122,7 +124,7 @@ impl Rollout {
         watch.set_running(is_watching && is_ready, now);
         drain.set_running(matches!(self.phase, Phase::Draining), now);
         progress.set_running(is_moving, now);
-        unready.set_running(is_unready && may_be_unready, now);
+        unready.set_running(is_unready, now);
         warm.set_running(is_probing, now);
     }
 

@@ -459,6 +459,10 @@ impl World {
                     self.baseline()
                 ));
             }
+            let old = self.units[self.canary.other().index() as usize];
+            if kind != PhaseKind::Succeeded && !old.is_running {
+                self.violated(format!("{kind}, and the old version does not run"));
+            }
         } else if rollout.waiting_on(self.now()).is_none() {
             self.violated(format!("{} waits for nothing", rollout.phase()));
         }

@@ -17,7 +17,7 @@ use super::world::{Chaos, Dice, World};
 use crate::rollout::{Command, Event, PhaseKind, Rollout, Verb};
 
 /// Rollouts of a run in the `unit` stage.
-const ROLLOUTS_COUNT: u64 = 14_000;
+const ROLLOUTS_COUNT: u64 = 18_000;
 /// Events in a failing world.
 const WILD_EVENTS_COUNT: u64 = 100;
 /// Events until a rollout in a calm world must be over.
