@@ -1,11 +1,14 @@
 //! Whole rollouts of each strategy, as they go by themselves and as people press on.
 
-use shifter_common::{steering::Affinity, wire::EstablishedPolicy};
+use shifter_common::{
+    steering::{Affinity, Slot},
+    wire::EstablishedPolicy,
+};
 
-use super::world::{Chaos, Dice, World};
+use super::world::{Chaos, Dice, EPOCH_MS, World};
 use crate::rollout::{
-    Command, Composed, Event, Gate, GateCheck, GatePoint, OnDrainTimeout, Phase, Plan, Portion,
-    ServiceShape, Share, Step, Strategy, Verb, compose, preset,
+    Command, Composed, Event, FreezeWindow, Gate, GateCheck, GatePoint, OnDrainTimeout, Phase,
+    Plan, Portion, ServiceShape, Share, Step, Strategy, Verb, compose, preset,
 };
 
 const SHAPE: ServiceShape = ServiceShape {
@@ -52,14 +55,20 @@ fn gate(name: &str, at: GatePoint, check: GateCheck) -> Gate {
 /// What happens at a time, seconds.
 enum Then {
     Verb(Verb),
+    Sick(Slot),
+    Well(Slot),
     Trip,
     Supersede,
 }
 
 /// A rollout to its end, or until nothing more comes of it.
 fn transcript(plan: Plan, script: &[(u64, Then)]) -> String {
+    transcript_in(Chaos::default(), plan, script)
+}
+
+fn transcript_in(chaos: Chaos, plan: Plan, script: &[(u64, Then)]) -> String {
     let plan = plan.freeze().expect("a plan that can be carried out");
-    let (mut world, mut rollout) = World::new(plan, Dice::new(1), Chaos::default());
+    let (mut world, mut rollout) = World::new(plan, Dice::new(1), chaos);
     let mut script = script.iter().peekable();
     for _ in 0..5_000 {
         let is_over = matches!(
@@ -83,6 +92,13 @@ fn transcript(plan: Plan, script: &[(u64, Then)]) -> String {
                         by: "ada".into(),
                         verb: verb.clone(),
                     })
+                }
+                Sick(slot) | Well(slot) => {
+                    let is_sick = matches!(then, Sick(_));
+                    let what = if is_sick { "ill" } else { "well" };
+                    world.note(&format!("slot {slot} is {what}"));
+                    world.make_sick(*slot, is_sick);
+                    world.readiness()
                 }
                 Trip => {
                     world.trip();
@@ -171,7 +187,7 @@ fn gates() -> Vec<Gate> {
     ]
 }
 
-use Then::{Supersede, Trip};
+use Then::{Sick, Supersede, Trip, Well};
 fn at(at_s: u64, verb: Verb) -> (u64, Then) {
     (at_s, Then::Verb(verb))
 }
@@ -207,6 +223,75 @@ rows! {
         let strategy = preset("CodeDeployDefault.LambdaCanary10Percent5Minutes", 0).expect("a preset").strategy;
         of(&[strategy])
     }, &[];
+}
+
+rows! {
+    never_ready: of(&[canary()]), &[(5, Sick(Slot::B))];
+    not_ready_in_a_step: of(&[canary()]), &[(20, Sick(Slot::B))];
+    not_ready_for_a_moment: of(&[Strategy::Canary(vec![step(500, 30)])]), &[(20, Sick(Slot::B)), (60, Well(Slot::B))];
+    not_ready_while_paused: of(&[canary()]), &[at(20, Verb::Pause), (21, Sick(Slot::B)), at(600, Verb::Resume)];
+    nobody_to_go_back_to: of(&[canary()]), &[(15, Sick(Slot::A)), (20, Sick(Slot::B)), (300, Well(Slot::A))];
+    frozen: Plan {
+        freezes: vec![FreezeWindow {
+            from_unix_ms: 0,
+            until_unix_ms: EPOCH_MS + 90_000,
+            reason: "holidays".into(),
+        }],
+        ..of(&[Strategy::BlueGreen])
+    }, &[at(60, Verb::Abort)];
+}
+
+/// A gate that always says no.
+#[test]
+fn limits_and_gates_that_say_no() {
+    let says_no = Chaos {
+        gate: 1,
+        ..Chaos::default()
+    };
+    let with = |at| Plan {
+        gates: vec![gate("lock", at, GateCheck::File("/run/ok".into()))],
+        limits: crate::rollout::Limits {
+            progress_ms: 60_000,
+            ..rest().limits
+        },
+        ..of(&[Strategy::Canary(vec![step(500, 10), step(5_000, 10)])])
+    };
+    let ends = [
+        (
+            GatePoint::ConfirmStart,
+            "Failed(nothing came about in Gated for too long)",
+        ),
+        (
+            GatePoint::PreTraffic,
+            "Failed(gate lock at pre-traffic: exit code 1)",
+        ),
+        (
+            GatePoint::EachStep,
+            "RolledBack(gate lock at each-step: exit code 1)",
+        ),
+        (
+            GatePoint::ConfirmIncrease,
+            "RolledBack(nothing came about in Shifting for too long)",
+        ),
+        (
+            GatePoint::ConfirmPromote,
+            "RolledBack(nothing came about in Promoting for too long)",
+        ),
+    ];
+    for (at, end) in ends {
+        let found = transcript_in(says_no, with(at), &[]);
+        assert!(
+            found.contains(&format!("\nends in {end}, ")),
+            "{at}:\n{found}"
+        );
+        let asked_count = found.matches("ask gate lock").count();
+        let is_enough = if at.is_confirmation() {
+            asked_count > 3
+        } else {
+            asked_count == 2
+        };
+        assert!(is_enough, "{at} was asked {asked_count} times");
+    }
 }
 
 #[test]
