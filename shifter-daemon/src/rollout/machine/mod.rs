@@ -185,6 +185,7 @@ impl Rollout {
             self.watches.rebase(now);
         }
         self.watches.settle(now);
+        self.reconsider();
         let mut done = Done::Changed;
         match event {
             Event::Command(command) => done = self.command(command, now)?,
@@ -325,6 +326,19 @@ impl Rollout {
         match effect.act.order() {
             Order::DeedFirst => self.effects.push_front(effect),
             Order::DiskFirst => self.effects.push_back(effect),
+        }
+    }
+
+    /// Takes back what was asked for and waits for the disk: what has happened since may speak against
+    /// it. If not, it is asked for again.
+    fn reconsider(&mut self) {
+        let Some(id) = self.outstanding.as_ref().map(|effect| effect.id) else {
+            return;
+        };
+        let before_count = self.effects.len();
+        self.effects.retain(|effect| effect.id != id);
+        if self.effects.len() < before_count {
+            self.outstanding = None;
         }
     }
 

@@ -4,7 +4,7 @@ use shifter_common::steering::Slot;
 
 use crate::rollout::{
     Admission, Cause, Command, Event, FreezeWindow, Label, Last, MigrationPhase, Now, OldVersion,
-    Plan, Rollout, RolloutParts, Seen, Situation, Verb, admit,
+    Plan, Rollout, RolloutParts, Seen, Situation, SlotFlows, Verb, admit,
 };
 
 const NOW: Now = Now {
@@ -30,27 +30,30 @@ fn rollout(version: &str) -> Rollout {
 /// A rollout that was tripped with everything, and is or is not back yet.
 fn tripped(version: &str, is_back: bool) -> Rollout {
     let mut rollout = rollout(version);
-    let mut events = vec![
-        Event::Readiness {
-            is_canary_ready: true,
-            is_baseline_ready: true,
-        },
-        Event::Flows(crate::rollout::SlotFlows {
-            canary_count: Some(0),
-            baseline_count: Some(1),
-        }),
-    ];
+    let ready = Event::Readiness {
+        is_canary_ready: true,
+        is_baseline_ready: true,
+    };
+    let flows = Event::Flows(SlotFlows {
+        canary_count: Some(0),
+        baseline_count: Some(1),
+    });
+    let give = |rollout: &mut Rollout, event| rollout.handle(event, NOW).expect("accepted");
+    let done = |rollout: &mut Rollout| {
+        let id = rollout.poll_effect().expect("something is asked for").id;
+        rollout
+            .handle(Event::EffectDone { id, result: Ok(()) }, NOW)
+            .expect("accepted");
+    };
+    give(&mut rollout, ready);
+    give(&mut rollout, flows);
     // Start, arm, give.
-    events.extend((1..=3).map(|id| Event::EffectDone { id, result: Ok(()) }));
-    events.push(Event::Tripped);
-    if is_back {
-        events.push(Event::EffectDone {
-            id: 4,
-            result: Ok(()),
-        });
+    for _ in 0..3 {
+        done(&mut rollout);
     }
-    for event in events {
-        rollout.handle(event, NOW).expect("accepted");
+    give(&mut rollout, Event::Tripped);
+    if is_back {
+        done(&mut rollout);
     }
     rollout
 }

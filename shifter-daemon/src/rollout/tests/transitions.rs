@@ -425,3 +425,44 @@ fn every_phase_has_a_row() {
         assert!(name.starts_with(&kind), "{name} is {kind}");
     }
 }
+
+/// A deed that waits for the disk may be overtaken by what happens.
+#[test]
+fn a_stop_that_could_not_be_kept_is_reconsidered() {
+    let mut path = Path::new(Plan {
+        keep_warm_ms: 0,
+        watch_ms: 0,
+        ..Plan::cutover("blue-green")
+    });
+    path.flows(0);
+    path.ready(true);
+    // Start, arm, give.
+    for _ in 0..3 {
+        path.done();
+    }
+    path.flows(0);
+    path.done();
+    path.flows(0);
+    let stop = "stop slot a";
+    let asked = |path: &Path| {
+        path.rollout
+            .clone()
+            .poll_effect()
+            .map(|e| e.act.to_string())
+    };
+    assert_eq!(
+        asked(&path).as_deref(),
+        Some(stop),
+        "the time of the old version is over"
+    );
+    path.ready(false);
+    assert_eq!(
+        asked(&path),
+        None,
+        "the old version stands in for the new one"
+    );
+    path.ready(true);
+    assert_eq!(asked(&path), None, "and what was counted before is old");
+    path.flows(0);
+    assert_eq!(asked(&path).as_deref(), Some(stop));
+}
