@@ -14,4 +14,5 @@ pub mod metrics;
 pub mod model;
 pub mod paths;
 pub mod probe;
+pub mod rollout;
 pub mod state;

@@ -1,0 +1,7 @@
+mod admission;
+mod plans;
+mod refusals;
+mod simulation;
+mod transcripts;
+mod transitions;
+mod world;
