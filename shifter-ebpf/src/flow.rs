@@ -6,7 +6,7 @@
 
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use shifter_common::{
-    abi::{FlowEntry, FlowKey, flow_flag, traffic},
+    abi::{FlowEntry, FlowKey, VIPS_PER_SERVICE, flow_flag, traffic},
     tcp::{self, Milestone, Phase, Sender, flag},
     udp,
 };
@@ -14,7 +14,7 @@ use shifter_common::{
 use crate::{
     account, atomic,
     clock::now_ticks,
-    maps::{FLOWS, PENDING},
+    maps::{FLOWS, PENDING, VIP_ADDRS},
     parse::Packet,
     select,
 };
@@ -130,13 +130,49 @@ pub fn restore(key: &FlowKey, entry: &FlowEntry) -> Option<Flow> {
     })
 }
 
+/// Whether there can be a flow of this client through this VIP: they are of one family. A look into
+/// an array, before two into tables that are rarely in the cache.
+#[inline(always)]
+pub fn is_possible(key: &FlowKey) -> bool {
+    vip_family(key.service, key.vip_ordinal.into()) == u32::from(key.client.is_v4())
+}
+
+/// 1 if a VIP is of IPv4, 0 if it is of IPv6, 2 if there is none.
+// VERIFIER: a global function (exported, with arguments that BTF describes) is verified once, and not
+// for every state of every caller.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn vip_family(service: u32, ordinal: u32) -> u32 {
+    match VIP_ADDRS.get(service * VIPS_PER_SERVICE + ordinal) {
+        Some(vip) => u32::from(vip.addr.is_v4()),
+        None => 2,
+    }
+}
+
 /// Whether a live flow of the same client port through another VIP of the service already uses
 /// this backend: the backend could not tell the two apart. Out of line: rare, and its loop would be
 /// verified once a try and family otherwise.
-#[inline(never)]
 pub fn is_port_taken(key: &FlowKey, vip_count: u8, entry: &FlowEntry) -> bool {
+    port_taken(key, u32::from(vip_count), entry) != 0
+}
+
+// VERIFIER: a global function (exported, with arguments that BTF describes) is verified once, and not
+// for every state of every caller.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn port_taken(key: *const FlowKey, vip_count: u32, entry: *const FlowEntry) -> u32 {
+    if key.is_null() || entry.is_null() {
+        return 0;
+    }
+    // SAFETY: both come from references and are not null.
+    let (key, entry) = unsafe { (&*key, &*entry) };
+    u32::from(is_taken(key, vip_count as u8, entry))
+}
+
+#[inline(always)]
+fn is_taken(key: &FlowKey, vip_count: u8, entry: &FlowEntry) -> bool {
     let mut other = *key;
-    for ordinal in 0..shifter_common::abi::VIPS_PER_SERVICE as u8 {
+    for ordinal in 0..VIPS_PER_SERVICE as u8 {
         if ordinal >= vip_count {
             break;
         }
@@ -144,6 +180,9 @@ pub fn is_port_taken(key: &FlowKey, vip_count: u8, entry: &FlowEntry) -> bool {
             continue;
         }
         other.vip_ordinal = ordinal;
+        if !is_possible(&other) {
+            continue;
+        }
         if let Some(flow) = find(&other)
             && flow.is_on(entry.backend, entry.backend_port)
             && !flow.phase().is_none_or(Phase::is_over)

@@ -158,6 +158,9 @@ fn segment_out<F: Frame>(frame: &F, packet: &Packet) -> Verdict {
             break;
         }
         key.vip_ordinal = ordinal;
+        if !flow::is_possible(&key) {
+            continue;
+        }
         if let Some(flow) = answered(packet, &key) {
             return reply(frame, packet, &key, flow);
         }
@@ -193,7 +196,8 @@ fn error_out<F: Frame>(frame: &F, packet: &Packet) -> Verdict {
             break;
         }
         key.vip_ordinal = ordinal;
-        if let Some(flow) = flow::find(&key)
+        if flow::is_possible(&key)
+            && let Some(flow) = flow::find(&key)
             && flow.is_on(quote.destination, quote.destination_port)
         {
             return error_reply(frame, packet, quote, &key, flow);
