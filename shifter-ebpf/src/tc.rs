@@ -117,6 +117,80 @@ impl Frame for TcFrame<'_> {
 
     #[inline(always)]
     fn rewrite(&self, packet: &Packet, rewrite: &Rewrite) -> Result<(), Refused> {
+        if !packet.is_v6 && packet.l4_offset == packet.l3_offset + 20 && !rewrite.reset {
+            return self.rewrite_plain_v4(packet, rewrite);
+        }
+        self.rewrite_parts(packet, rewrite)
+    }
+}
+
+impl TcFrame<'_> {
+    /// The rewrite of an IPv4 packet without options. Its checksum, both addresses and both ports stand
+    /// in a row: one call stores them all.
+    #[inline(always)]
+    fn rewrite_plain_v4(&self, packet: &Packet, rewrite: &Rewrite) -> Result<(), Refused> {
+        let (l3, l4) = (packet.l3_offset, packet.l4_offset);
+        let check = self.at::<u16>((l3 as usize & 0x1f) + 10).ok_or(Refused)?;
+        // SAFETY: `at` checked the bounds.
+        let old_check = unsafe { check.read_unaligned() };
+        let (old_addr, old_port) = match rewrite.sender {
+            Sender::Client => (&packet.destination, packet.destination_port),
+            Sender::Backend => (&packet.source, packet.source_port),
+        };
+        let zero = if packet.is_udp() {
+            u64::from(BPF_F_MARK_MANGLED_0)
+        } else {
+            0
+        };
+        let (old, new) = (old_addr.v4_word(), rewrite.addr.v4_word());
+        let l4_check = l4 + packet.check_offset();
+        self.replace_l4(
+            l4_check,
+            u64::from(old),
+            u64::from(new),
+            u64::from(BPF_F_PSEUDO_HDR) | zero | 4,
+        )?;
+        if old_port != rewrite.port {
+            self.replace_l4(
+                l4_check,
+                u64::from(old_port.0),
+                u64::from(rewrite.port.0),
+                zero | 2,
+            )?;
+        }
+        let new_check = Delta::default().v4(old_addr, &rewrite.addr).apply(old_check);
+        let [low, high] = halves(new);
+        let row: [u16; 7] = match rewrite.sender {
+            Sender::Client => {
+                let [source_low, source_high] = halves(packet.source.v4_word());
+                [
+                    new_check,
+                    source_low,
+                    source_high,
+                    low,
+                    high,
+                    packet.source_port.0,
+                    rewrite.port.0,
+                ]
+            }
+            Sender::Backend => {
+                let [destination_low, destination_high] = halves(packet.destination.v4_word());
+                [
+                    new_check,
+                    low,
+                    high,
+                    destination_low,
+                    destination_high,
+                    rewrite.port.0,
+                    packet.destination_port.0,
+                ]
+            }
+        };
+        self.put(l3 + 10, &row, 0)
+    }
+
+    #[inline(always)]
+    fn rewrite_parts(&self, packet: &Packet, rewrite: &Rewrite) -> Result<(), Refused> {
         let (l3, l4) = (packet.l3_offset, packet.l4_offset);
         let check = l4 + packet.check_offset();
         let (old_addr, old_port, v4_offset, v6_offset, port_offset) = match rewrite.sender {
@@ -163,5 +237,15 @@ impl Frame for TcFrame<'_> {
             zero | 2,
         )?;
         self.put(l4 + port_offset, &rewrite.port.0, 0)
+    }
+}
+
+/// A word as two halves in the order in which they stand in memory.
+#[inline(always)]
+const fn halves(word: u32) -> [u16; 2] {
+    if cfg!(target_endian = "little") {
+        [word as u16, (word >> 16) as u16]
+    } else {
+        [(word >> 16) as u16, word as u16]
     }
 }
