@@ -11,7 +11,11 @@ use aya_ebpf::{
     },
     programs::TcContext,
 };
-use shifter_common::{checksum::Delta, tcp::Sender};
+use shifter_common::{
+    addr::{Addr, Be16},
+    checksum::Delta,
+    tcp::Sender,
+};
 
 use crate::{
     frame::{Frame, Refused, Rewrite},
@@ -117,10 +121,13 @@ impl Frame for TcFrame<'_> {
 
     #[inline(always)]
     fn rewrite(&self, packet: &Packet, rewrite: &Rewrite) -> Result<(), Refused> {
-        if !packet.is_v6 && packet.l4_offset == packet.l3_offset + 20 && !rewrite.reset {
-            return self.rewrite_plain_v4(packet, rewrite);
+        let header_len_bytes = packet.l4_offset.wrapping_sub(packet.l3_offset);
+        match (packet.is_v6, header_len_bytes) {
+            _ if packet.is_far || rewrite.reset => self.rewrite_parts(packet, rewrite),
+            (false, 20) => self.rewrite_plain_v4(packet, rewrite),
+            (true, 40) => self.rewrite_plain_v6(packet, rewrite),
+            _ => self.rewrite_parts(packet, rewrite),
         }
-        self.rewrite_parts(packet, rewrite)
     }
 }
 
@@ -129,7 +136,7 @@ impl TcFrame<'_> {
     /// in a row: one call stores them all.
     #[inline(always)]
     fn rewrite_plain_v4(&self, packet: &Packet, rewrite: &Rewrite) -> Result<(), Refused> {
-        let (l3, l4) = (packet.l3_offset, packet.l4_offset);
+        let l3 = packet.l3_offset;
         let check = self.at::<u16>((l3 as usize & 0x1f) + 10).ok_or(Refused)?;
         // SAFETY: `at` checked the bounds.
         let old_check = unsafe { check.read_unaligned() };
@@ -137,28 +144,14 @@ impl TcFrame<'_> {
             Sender::Client => (&packet.destination, packet.destination_port),
             Sender::Backend => (&packet.source, packet.source_port),
         };
-        let zero = if packet.is_udp() {
-            u64::from(BPF_F_MARK_MANGLED_0)
-        } else {
-            0
-        };
         let (old, new) = (old_addr.v4_word(), rewrite.addr.v4_word());
-        let l4_check = l4 + packet.check_offset();
-        self.replace_l4(
-            l4_check,
-            u64::from(old),
-            u64::from(new),
-            u64::from(BPF_F_PSEUDO_HDR) | zero | 4,
-        )?;
-        if old_port != rewrite.port {
-            self.replace_l4(
-                l4_check,
-                u64::from(old_port.0),
-                u64::from(rewrite.port.0),
-                zero | 2,
-            )?;
-        }
-        let new_check = Delta::default().v4(old_addr, &rewrite.addr).apply(old_check);
+        let pseudo = u64::from(BPF_F_PSEUDO_HDR) | mangled_zero(packet);
+        let l4_check = packet.l4_offset + packet.check_offset();
+        self.replace_l4(l4_check, u64::from(old), u64::from(new), pseudo | 4)?;
+        self.replace_port(packet, old_port, rewrite.port)?;
+        let new_check = Delta::default()
+            .v4(old_addr, &rewrite.addr)
+            .apply(old_check);
         let [low, high] = halves(new);
         let row: [u16; 7] = match rewrite.sender {
             Sender::Client => {
@@ -189,7 +182,61 @@ impl TcFrame<'_> {
         self.put(l3 + 10, &row, 0)
     }
 
+    /// The same of an IPv6 packet without extension headers, which has no header checksum.
+    #[inline(never)]
+    fn rewrite_plain_v6(&self, packet: &Packet, rewrite: &Rewrite) -> Result<(), Refused> {
+        let l3 = packet.l3_offset;
+        let (old_addr, old_port) = match rewrite.sender {
+            Sender::Client => (&packet.destination, packet.destination_port),
+            Sender::Backend => (&packet.source, packet.source_port),
+        };
+        self.replace_v6(packet, old_addr, &rewrite.addr)?;
+        self.replace_port(packet, old_port, rewrite.port)?;
+        match rewrite.sender {
+            Sender::Client => {
+                let row = ClientRow {
+                    destination: rewrite.addr,
+                    source_port: packet.source_port,
+                    destination_port: rewrite.port,
+                };
+                self.put(l3 + 24, &row, 0)
+            }
+            Sender::Backend => {
+                let row = BackendRow {
+                    source: rewrite.addr,
+                    destination: packet.destination,
+                    source_port: rewrite.port,
+                    destination_port: packet.destination_port,
+                };
+                self.put(l3 + 8, &row, 0)
+            }
+        }
+    }
+
+    /// Replaces an IPv6 address in the transport checksum.
     #[inline(always)]
+    fn replace_v6(&self, packet: &Packet, old: &Addr, new: &Addr) -> Result<(), Refused> {
+        let check = packet.l4_offset + packet.check_offset();
+        let sum = u64::from(Delta::default().v6(old, new).as_sum());
+        let pseudo = u64::from(BPF_F_PSEUDO_HDR) | mangled_zero(packet);
+        self.replace_l4(check, 0, sum, pseudo | CSUM_IPV6)
+            // Kernels before 6.16 refuse the flag, unchanged, and do what they did before.
+            .or_else(|_| self.replace_l4(check, 0, sum, pseudo))
+    }
+
+    /// Replaces a port in the transport checksum. Often a backend listens on the VIP's port.
+    #[inline(always)]
+    fn replace_port(&self, packet: &Packet, old: Be16, new: Be16) -> Result<(), Refused> {
+        if old == new {
+            return Ok(());
+        }
+        let check = packet.l4_offset + packet.check_offset();
+        let flags = mangled_zero(packet) | 2;
+        self.replace_l4(check, u64::from(old.0), u64::from(new.0), flags)
+    }
+
+    /// The rewrite of any packet, part by part. Out of line: rare.
+    #[inline(never)]
     fn rewrite_parts(&self, packet: &Packet, rewrite: &Rewrite) -> Result<(), Refused> {
         let (l3, l4) = (packet.l3_offset, packet.l4_offset);
         let check = l4 + packet.check_offset();
@@ -197,18 +244,8 @@ impl TcFrame<'_> {
             Sender::Client => (&packet.destination, packet.destination_port, 16, 24, 2),
             Sender::Backend => (&packet.source, packet.source_port, 12, 8, 0),
         };
-        // A UDP checksum of 0 says that there is none, and none is computed as 0.
-        let zero = if packet.is_udp() {
-            u64::from(BPF_F_MARK_MANGLED_0)
-        } else {
-            0
-        };
-        let pseudo = u64::from(BPF_F_PSEUDO_HDR) | zero;
         if packet.is_v6 {
-            let sum = u64::from(Delta::default().v6(old_addr, &rewrite.addr).as_sum());
-            self.replace_l4(check, 0, sum, pseudo | CSUM_IPV6)
-                // Kernels before 6.16 refuse the flag, unchanged, and do what they did before.
-                .or_else(|_| self.replace_l4(check, 0, sum, pseudo))?;
+            self.replace_v6(packet, old_addr, &rewrite.addr)?;
             self.put(l3 + v6_offset, &rewrite.addr.words, 0)?;
         } else {
             let (old, new) = (
@@ -217,6 +254,7 @@ impl TcFrame<'_> {
             );
             // SAFETY: the context is the one this program was called with.
             accepted(unsafe { bpf_l3_csum_replace(self.skb(), l3 + 10, old, new, 4) })?;
+            let pseudo = u64::from(BPF_F_PSEUDO_HDR) | mangled_zero(packet);
             self.replace_l4(check, old, new, pseudo | 4)?;
             self.put(l3 + v4_offset, &rewrite.addr.v4_word(), 0)?;
         }
@@ -230,12 +268,7 @@ impl TcFrame<'_> {
             )?;
             self.put(l4 + 12, &flags, 0)?;
         }
-        self.replace_l4(
-            check,
-            u64::from(old_port.0),
-            u64::from(rewrite.port.0),
-            zero | 2,
-        )?;
+        self.replace_port(packet, old_port, rewrite.port)?;
         self.put(l4 + port_offset, &rewrite.port.0, 0)
     }
 }
@@ -249,3 +282,32 @@ const fn halves(word: u32) -> [u16; 2] {
         [(word >> 16) as u16, word as u16]
     }
 }
+
+/// A UDP checksum of 0 says that there is none, and none is computed as 0.
+#[inline(always)]
+fn mangled_zero(packet: &Packet) -> u64 {
+    if packet.is_udp() {
+        u64::from(BPF_F_MARK_MANGLED_0)
+    } else {
+        0
+    }
+}
+
+/// From the destination address of an IPv6 header to the ports behind it.
+#[repr(C)]
+struct ClientRow {
+    destination: Addr,
+    source_port: Be16,
+    destination_port: Be16,
+}
+const _: () = assert!(size_of::<ClientRow>() == 20);
+
+/// From the source address of an IPv6 header to the ports behind it.
+#[repr(C)]
+struct BackendRow {
+    source: Addr,
+    destination: Addr,
+    source_port: Be16,
+    destination_port: Be16,
+}
+const _: () = assert!(size_of::<BackendRow>() == 36);
