@@ -6,18 +6,19 @@
 //! a martian (RFC 1812 section 5.3.7): both go back by the interface they came in by, to the link-layer
 //! address they came from.
 
+use core::mem::MaybeUninit;
+
 use shifter_common::{
-    abi::{FlowEntry, FlowKey, VIPS_PER_SERVICE, VipKey},
+    abi::{FlowKey, VIPS_PER_SERVICE, VipKey},
     tcp::{Phase, Sender},
     verdict::Verdict,
 };
 
 use crate::{
-    account,
-    flow::{self, Flow},
+    account, flow,
     frame::{Frame, Rewrite},
     maps::{BACKEND_SERVICES, VIPS},
-    parse::Packet,
+    parse::{Kind, Packet, parse},
     select,
 };
 
@@ -54,10 +55,15 @@ pub fn call<F: Frame>(frame: &F, packet: &Packet, key: &FlowKey) -> Verdict {
     Verdict::SteeredTurned
 }
 
-/// A packet that came in for no VIP: the answer of a backend to itself, or not ours. Out of line: rare,
+/// A packet of a backend that came in for no VIP: its answer to itself, or not ours. Out of line: rare,
 /// and its loop would be verified beside every other path otherwise.
 #[inline(never)]
-pub fn answer<F: Frame>(frame: &F, packet: &Packet) -> Verdict {
+pub fn answer<F: Frame>(frame: &F) -> Verdict {
+    let mut place = MaybeUninit::uninit();
+    let packet = Packet::unfilled(&mut place);
+    if !matches!(parse(frame, packet), Ok(Kind::Segment)) {
+        return Verdict::PassForeign;
+    }
     // SAFETY: the entry is read at once; the daemon replaces entries whole.
     let Some(owner) = (unsafe { BACKEND_SERVICES.get(packet.source_key()) }) else {
         return Verdict::PassForeign;
@@ -66,7 +72,7 @@ pub fn answer<F: Frame>(frame: &F, packet: &Packet) -> Verdict {
         client: packet.source,
         service: owner.service,
         client_port: packet.destination_port,
-        protocol: packet.source_key().protocol,
+        protocol: packet.protocol,
         vip_ordinal: 0,
     };
     for ordinal in 0..VIPS_PER_SERVICE as u8 {
@@ -78,17 +84,30 @@ pub fn answer<F: Frame>(frame: &F, packet: &Packet) -> Verdict {
             return Verdict::DropBrokenState;
         };
         if vip.addr == packet.destination
-            && let Some(flow) = flow::find(&key)
-            && flow.is_on(packet.source, packet.source_port)
-            && flow.is_answered_by(packet)
+            && let Some(reset) = note(packet, &key, frame.len_bytes())
         {
-            let entry = flow.read();
-            if entry.is_turned() {
-                return turn_back(frame, packet, &key, flow, &entry, vip);
-            }
+            return turn_back(frame, packet, &key, vip, reset);
         }
     }
     Verdict::PassForeign
+}
+
+/// Notes an answer in the flow it belongs to. Says whether the flow was reset by an operator; `None` if
+/// there is no such flow.
+#[inline(never)]
+fn note(packet: &Packet, key: &FlowKey, len_bytes: u64) -> Option<bool> {
+    let flow = flow::find(key)?;
+    if !flow.is_on(packet.source, packet.source_port) || !flow.is_answered_by(packet) {
+        return None;
+    }
+    let entry = flow.read();
+    if !entry.is_turned() {
+        return None;
+    }
+    flow.see_backend(key, &entry, packet);
+    // Counted as it came in, before it is turned.
+    account::packet_out(entry.backend_index, len_bytes);
+    Some(entry.phase == Phase::Aborted as u32)
 }
 
 /// Sends a backend's answer back to it, from the VIP to the port it called from.
@@ -97,30 +116,26 @@ fn turn_back<F: Frame>(
     frame: &F,
     packet: &Packet,
     key: &FlowKey,
-    flow: Flow,
-    entry: &FlowEntry,
     vip: &VipKey,
+    reset: bool,
 ) -> Verdict {
-    flow.see_backend(key, entry, packet);
-    let len_bytes = frame.len_bytes();
     let source = Rewrite {
         sender: Sender::Backend,
         addr: vip.addr,
         port: vip.port,
-        reset: entry.phase == Phase::Aborted as u32,
+        reset,
     };
+    if frame.rewrite(packet, &source).is_err() {
+        return Verdict::DropRewriteFailed;
+    }
     let destination = Rewrite {
         sender: Sender::Client,
         addr: key.client,
         port: key.client_port,
         reset: false,
     };
-    if frame.rewrite(packet, &source).is_err()
-        || frame.rewrite(packet, &destination).is_err()
-        || frame.turn().is_err()
-    {
+    if frame.rewrite(packet, &destination).is_err() || frame.turn().is_err() {
         return Verdict::DropRewriteFailed;
     }
-    account::packet_out(entry.backend_index, len_bytes);
     Verdict::SteeredTurned
 }

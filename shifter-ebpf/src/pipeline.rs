@@ -37,22 +37,42 @@ const CONFLICT_TRIES: u32 = 4;
 /// A packet that came in by an interface.
 #[inline(always)]
 pub fn ingress<F: Frame>(frame: &F) -> Verdict {
+    match client_in(frame) {
+        Some(verdict) => verdict,
+        None => hairpin::answer(frame),
+    }
+}
+
+/// A packet of a client; `None` if it may be a backend's answer to itself.
+///
+/// Out of line: the kernel counts the stacks of a function and of those it calls together, and there
+/// would be no room for the answer beside all this.
+#[inline(never)]
+fn client_in<F: Frame>(frame: &F) -> Option<Verdict> {
     let mut place = MaybeUninit::uninit();
     let packet = Packet::unfilled(&mut place);
     match parse(frame, packet) {
         Ok(Kind::Segment) => segment_in(frame, packet),
-        Ok(Kind::Error) => error_in(frame, packet),
-        Err(verdict) => verdict,
+        Ok(Kind::Error) => Some(error_in(frame, packet)),
+        Err(verdict) => Some(verdict),
     }
 }
 
 /// A segment or datagram that came in by an interface.
 #[inline(always)]
-fn segment_in<F: Frame>(frame: &F, packet: &Packet) -> Verdict {
+fn segment_in<F: Frame>(frame: &F, packet: &Packet) -> Option<Verdict> {
     // SAFETY: the entry is read at once; the daemon replaces VIP entries whole.
     let Some(vip) = (unsafe { VIPS.get(packet.destination_key()) }) else {
-        return hairpin::answer(frame, packet);
+        // SAFETY: only whether there is an entry is asked.
+        let is_of_backend = unsafe { BACKEND_SERVICES.get(packet.source_key()) }.is_some();
+        return (!is_of_backend).then_some(Verdict::PassForeign);
     };
+    Some(to_vip(frame, packet, vip))
+}
+
+/// A packet to a VIP.
+#[inline(always)]
+fn to_vip<F: Frame>(frame: &F, packet: &Packet, vip: &VipEntry) -> Verdict {
     if packet.has_impossible_flags() {
         return Verdict::DropBadFlags;
     }
