@@ -38,36 +38,51 @@ const CONFLICT_TRIES: u32 = 4;
 #[inline(always)]
 pub fn ingress<F: Frame>(frame: &F) -> Verdict {
     match client_in(frame) {
-        Some(verdict) => verdict,
-        None => hairpin::answer(frame),
+        Inbound::Judged(verdict) => verdict,
+        Inbound::IcmpError => error_in(frame),
+        Inbound::Answer => hairpin::answer(frame),
     }
 }
 
-/// A packet of a client; `None` if it may be a backend's answer to itself.
+/// What a packet that came in is.
+enum Inbound {
+    /// A client's, or not ours.
+    Judged(Verdict),
+    /// An ICMP error.
+    IcmpError,
+    /// Of a backend, to no VIP: perhaps its answer to itself.
+    Answer,
+}
+
+/// A packet of a client, if it is one.
 ///
 /// Out of line: the kernel counts the stacks of a function and of those it calls together, and there
-/// would be no room for the answer beside all this.
+/// would be no room for the rare cases beside all this. They parse the packet again.
 #[inline(never)]
-fn client_in<F: Frame>(frame: &F) -> Option<Verdict> {
+fn client_in<F: Frame>(frame: &F) -> Inbound {
     let mut place = MaybeUninit::uninit();
     let packet = Packet::unfilled(&mut place);
     match parse(frame, packet) {
         Ok(Kind::Segment) => segment_in(frame, packet),
-        Ok(Kind::Error) => Some(error_in(frame, packet)),
-        Err(verdict) => Some(verdict),
+        Ok(Kind::Error) => Inbound::IcmpError,
+        Err(verdict) => Inbound::Judged(verdict),
     }
 }
 
 /// A segment or datagram that came in by an interface.
 #[inline(always)]
-fn segment_in<F: Frame>(frame: &F, packet: &Packet) -> Option<Verdict> {
+fn segment_in<F: Frame>(frame: &F, packet: &Packet) -> Inbound {
     // SAFETY: the entry is read at once; the daemon replaces VIP entries whole.
     let Some(vip) = (unsafe { VIPS.get(packet.destination_key()) }) else {
         // SAFETY: only whether there is an entry is asked.
         let is_of_backend = unsafe { BACKEND_SERVICES.get(packet.source_key()) }.is_some();
-        return (!is_of_backend).then_some(Verdict::PassForeign);
+        return if is_of_backend {
+            Inbound::Answer
+        } else {
+            Inbound::Judged(Verdict::PassForeign)
+        };
     };
-    Some(to_vip(frame, packet, vip))
+    Inbound::Judged(to_vip(frame, packet, vip))
 }
 
 /// A packet to a VIP.
@@ -108,7 +123,12 @@ fn to_vip<F: Frame>(frame: &F, packet: &Packet, vip: &VipEntry) -> Verdict {
 /// An ICMP error that came in by an interface. If it is about a packet that left with a VIP as its
 /// source, it is about the backend's packet.
 #[inline(never)]
-fn error_in<F: Frame>(frame: &F, packet: &Packet) -> Verdict {
+fn error_in<F: Frame>(frame: &F) -> Verdict {
+    let mut place = MaybeUninit::uninit();
+    let packet = Packet::unfilled(&mut place);
+    if let Err(verdict) = parse(frame, packet) {
+        return verdict;
+    }
     let mut place = MaybeUninit::uninit();
     let quote = Packet::unfilled(&mut place);
     if let Err(verdict) = quoted(frame, packet, quote) {

@@ -81,7 +81,7 @@ impl Kernel {
     pub fn wipe(&mut self) {
         self.dataplane = None;
         let pins = self.bpffs.path().join("shifter").join("v1").join("maps");
-        for name in map::ALL {
+        for name in map::ALL.into_iter().filter(|name| *name != map::LAYOUT) {
             let data = MapData::from_pin(pins.join(name)).expect("the pin");
             empty(&data);
         }
@@ -307,6 +307,13 @@ fn empty(data: &MapData) {
         flags: u64,
     }
     let info = data.info().expect("the map");
+    if matches!(
+        info.map_type(),
+        Ok(MapType::ProgramArray | MapType::SkStorage)
+    ) {
+        // Empty: nobody was replaced, and no socket was steered.
+        return;
+    }
     let is_hash = matches!(
         info.map_type().expect("a type"),
         MapType::Hash | MapType::LruHash | MapType::LpmTrie

@@ -391,9 +391,19 @@ fn find(directory: &PinDirectory) -> Result<Pinned, DataplaneError> {
     Ok(pinned)
 }
 
-/// Whether a dataplane says what its maps hold.
+/// Whether a dataplane says what its maps hold, and has those maps: then another build's may take it
+/// over, whatever else it lacks.
 fn describes_itself(path: &Path) -> bool {
-    matches!(succession::description(path), Ok(Some(text)) if !text.is_empty())
+    let Ok(Some(text)) = succession::description(path) else {
+        return false;
+    };
+    let Ok(description) = super::layout::Description::parse(&text) else {
+        // A later version's: refusing to touch it is not decided here.
+        return !text.is_empty();
+    };
+    let maps = path.join("maps");
+    let mut names = description.maps.keys();
+    names.all(|name| maps.join(name).exists())
 }
 
 /// Whether a pinned dataplane has our maps, so that our programs can be put over them.
