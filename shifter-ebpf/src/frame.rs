@@ -39,6 +39,13 @@ pub trait Frame {
     /// If the kernel refuses; the packet may then be half changed and must be dropped.
     fn rewrite(&self, packet: &Packet, rewrite: &Rewrite) -> Result<(), Refused>;
 
+    /// Carries out the rewrite of a packet whose other end was rewritten before: of that one `packet`
+    /// tells what it was.
+    ///
+    /// # Errors
+    /// As [`Frame::rewrite`].
+    fn rewrite_other_end(&self, packet: &Packet, rewrite: &Rewrite) -> Result<(), Refused>;
+
     /// Exchanges the link layer's addresses, so that the packet goes back where it came from.
     ///
     /// # Errors

@@ -49,7 +49,7 @@ pub fn call<F: Frame>(frame: &F, packet: &Packet, key: &FlowKey) -> Verdict {
         port: packet.source_port,
         reset: false,
     };
-    if frame.rewrite(packet, &rewrite).is_err() || frame.turn().is_err() {
+    if frame.rewrite_other_end(packet, &rewrite).is_err() || frame.turn().is_err() {
         return Verdict::DropRewriteFailed;
     }
     Verdict::SteeredTurned
@@ -134,7 +134,7 @@ fn turn_back<F: Frame>(
         port: key.client_port,
         reset: false,
     };
-    if frame.rewrite(packet, &destination).is_err() || frame.turn().is_err() {
+    if frame.rewrite_other_end(packet, &destination).is_err() || frame.turn().is_err() {
         return Verdict::DropRewriteFailed;
     }
     Verdict::SteeredTurned

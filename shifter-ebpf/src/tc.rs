@@ -129,6 +129,12 @@ impl Frame for TcFrame<'_> {
             _ => self.rewrite_parts(packet, rewrite),
         }
     }
+
+    /// One store of both ends would turn the other one back.
+    #[inline(always)]
+    fn rewrite_other_end(&self, packet: &Packet, rewrite: &Rewrite) -> Result<(), Refused> {
+        self.rewrite_parts(packet, rewrite)
+    }
 }
 
 impl TcFrame<'_> {

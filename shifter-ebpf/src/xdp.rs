@@ -188,6 +188,11 @@ impl Frame for XdpFrame<'_> {
     }
 
     #[inline(always)]
+    fn rewrite_other_end(&self, packet: &Packet, rewrite: &Rewrite) -> Result<(), Refused> {
+        self.rewrite(packet, rewrite)
+    }
+
+    #[inline(always)]
     fn rewrite(&self, packet: &Packet, rewrite: &Rewrite) -> Result<(), Refused> {
         let done = if packet.is_far {
             // A copy, so that the fields of a near packet's rewrite stay in registers.
