@@ -202,7 +202,7 @@ mod tests {
                 !text.is_empty()
                     && text
                         .chars()
-                        .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+                        .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_".contains(c))
             };
             assert!(plain(name) && plain(package), "{name} in {package}");
             assert!(!purposes.is_empty(), "nothing needs {name}");
