@@ -17,6 +17,7 @@ pub mod histogram;
 #[cfg(any(feature = "user", test))]
 pub mod maglev;
 pub mod select;
+pub mod socket;
 pub mod steering;
 pub mod tcp;
 pub mod verdict;

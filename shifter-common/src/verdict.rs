@@ -76,6 +76,8 @@ verdicts! {
     DropRewriteFailed = 15, "drop_rewrite_failed", Drop;
     /// The published tables contradict each other; never seen unless the daemon has a defect.
     DropBrokenState = 16, "drop_broken_state", Drop;
+    /// First packet of a new flow to a VIP of the socket plane, which chooses a listener for it.
+    PassSocketPlane = 17, "pass_socket_plane", Pass;
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Compare-and-swap. `core::sync::atomic` has none for the BPF target, whose instruction set gained
 //! atomics with cpu v3 only; the compiler's intrinsic compiles to the kernel's `BPF_CMPXCHG`.
 
-use core::intrinsics::{AtomicOrdering, atomic_cxchg};
+use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd};
 
 /// Replaces `*target` by `new` if it is `old`; says whether it did.
 ///
@@ -16,4 +16,29 @@ pub unsafe fn compare_and_swap(target: *mut u32, old: u32, new: u32) -> bool {
         )
     };
     swapped
+}
+
+/// Replaces `*target` by `new` if it is `old`; says whether it did.
+///
+/// # Safety
+/// `target` must point to a live, aligned `u64` of a map value.
+#[inline(always)]
+pub unsafe fn compare_and_swap_u64(target: *mut u64, old: u64, new: u64) -> bool {
+    // SAFETY: the caller's promise.
+    let (_, swapped) = unsafe {
+        atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(
+            target, old, new,
+        )
+    };
+    swapped
+}
+
+/// Adds to a number.
+///
+/// # Safety
+/// `target` must point to a live, aligned `u64` of a map value.
+#[inline(always)]
+pub unsafe fn add(target: *mut u64, value: u64) {
+    // SAFETY: the caller's promise.
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(target, value) };
 }

@@ -23,6 +23,7 @@ mod maps;
 mod parse;
 mod pipeline;
 mod select;
+mod socket;
 mod tc;
 mod xdp;
 

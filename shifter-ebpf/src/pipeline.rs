@@ -8,6 +8,7 @@
 
 use shifter_common::{
     abi::{FlowEntry, FlowKey, VIPS_PER_SERVICE, VipEntry, flow_flag, policy},
+    socket::plane,
     steering::Slot,
     tcp::{Phase, Sender, flag},
     verdict::Verdict,
@@ -52,6 +53,11 @@ pub fn ingress<F: Frame>(frame: &F) -> Verdict {
             forward(frame, &packet, &key, flow)
         }
         _ if packet.opens() && vip.is_retired != 0 => Verdict::PassForeign,
+        Some(flow) if vip.plane == plane::SOCKET => {
+            flow.forget(&key);
+            Verdict::PassSocketPlane
+        }
+        None if packet.opens() && vip.plane == plane::SOCKET => Verdict::PassSocketPlane,
         Some(flow) => {
             flow.forget(&key);
             open(frame, &packet, &key, vip)

@@ -234,7 +234,7 @@ impl BpfDataplane {
                 ordinal,
                 vip_count,
                 is_retired: 0,
-                pad: 0,
+                plane: shifter_common::socket::plane::NAT,
             };
             if self.vips.get(&vip) == Some(&entry) {
                 continue;
