@@ -167,10 +167,8 @@ const _: () = assert!(size_of::<ServiceEntry>() == 80);
 pub mod policy {
     /// A new flow with no eligible slot goes to the host's stack instead of being dropped.
     pub const ON_EMPTY_PASS: u32 = 1 << 0;
-    /// Socket plane: a listener whose accept queue is full is passed over.
-    pub const ON_FULL_FAILOVER: u32 = 1 << 1;
     /// Socket plane: a backend that listens again is selected at once, not when it is probed.
-    pub const READMIT_LISTEN: u32 = 1 << 2;
+    pub const READMIT_LISTEN: u32 = 1 << 1;
 }
 
 /// Where a slot's lookup table lies in `TABLES`. Packed into one word so that a reader sees either

@@ -219,8 +219,6 @@ counters! {
     other_slot,
     /// Lookups that found no listener in any slot.
     unserved,
-    /// Listeners whose accept queue was full.
-    queue_full,
     /// Listeners captured.
     captured,
     /// Listeners of users who may not listen for the slot, or whose user is not known.
@@ -236,7 +234,7 @@ counters! {
     /// Connections that ended after their version had left the slot: they count nowhere else.
     departed,
 }
-const _: () = assert!(size_of::<SocketCounters>() == 17 * 8);
+const _: () = assert!(size_of::<SocketCounters>() == 16 * 8);
 
 macro_rules! lookup_verdicts {
     ($($(#[doc = $doc:literal])+ $name:ident = $number:literal, $label:literal;)+) => {
@@ -321,7 +319,7 @@ pub struct Seize {
     pub from_port: Be16,
     /// The port.
     pub to_port: Be16,
-    /// The place in `LISTENERS` to put it, for each backend of the tag.
+    /// Where in `LISTENERS` to put it, for each family; [`NO_BACKEND`] for nowhere.
     pub keys: [u32; 2],
     /// Its tag.
     pub tag: SocketTag,

@@ -12,4 +12,5 @@ pub mod hook;
 pub mod metrics;
 pub mod model;
 pub mod probe;
+pub mod sock_diag;
 pub mod state;

@@ -38,6 +38,9 @@ pub struct DaemonStatus {
     pub flows_capacity_count: u64,
     /// Packets by verdict since the dataplane was built; every verdict is listed.
     pub verdicts: Vec<(String, u64)>,
+    /// Lookups of the socket plane by verdict; every verdict is listed.
+    #[serde(default)]
+    pub lookups: Vec<(String, u64)>,
 }
 
 /// How an interface is hooked.
@@ -62,7 +65,7 @@ pub struct ServiceStatus {
     pub vips: Vec<String>,
     /// `tcp`
     pub protocol: String,
-    /// `nat`, and why.
+    /// `socket`, `nat`, or `none` if it cannot be steered as its file has it.
     pub plane: String,
     /// Why this plane.
     pub plane_reason: String,
@@ -110,6 +113,15 @@ pub struct SlotStatus {
     pub failed_over_count: u64,
     /// Flows wanted here by the weight that found no eligible slot.
     pub unserved_count: u64,
+    /// Socket plane: open connections of versions that have left the slot.
+    #[serde(default)]
+    pub departed_flows_count: u64,
+    /// Socket plane: connections that wait to be accepted.
+    #[serde(default)]
+    pub accept_queue_count: u64,
+    /// Socket plane: its counters by name; empty on the nat plane.
+    #[serde(default)]
+    pub socket: Vec<(String, u64)>,
     /// Its backends.
     pub backends: Vec<BackendStatus>,
 }

@@ -16,7 +16,7 @@ use super::{
     syntax,
 };
 use crate::model::{
-    Affinity, EstablishedPolicy, OnEmpty, Plane, Protocol, ServiceSpec, Slot, SlotSpec,
+    Affinity, EstablishedPolicy, OnEmpty, Plane, Protocol, Readmit, ServiceSpec, Slot, SlotSpec,
 };
 
 const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
@@ -79,7 +79,20 @@ fn read(file: &str, text: &str, top: &Section<'_>, report: &mut Report<'_>) -> S
     let slots = top.section("slot", &schema::service::SLOTS, report);
     let slots = ["a", "b"]
         .map(|name| slot::read(&slots.section(name, &schema::service::SLOT, report), report));
+    let plane = choice(
+        &service,
+        "plane",
+        &[
+            ("auto", Plane::Auto),
+            ("socket", Plane::Socket),
+            ("nat", Plane::Nat),
+        ],
+        &[],
+        report,
+    )
+    .unwrap_or_default();
     let addresses = relations::Addresses {
+        plane,
         vips: &vips,
         vips_complete,
         slots: &slots,
@@ -110,14 +123,7 @@ fn read(file: &str, text: &str, top: &Section<'_>, report: &mut Report<'_>) -> S
                 report,
             )
             .unwrap_or(Protocol::Tcp),
-            plane: choice(
-                &service,
-                "plane",
-                &[("auto", Plane::Auto), ("nat", Plane::Nat)],
-                &["socket"],
-                report,
-            )
-            .unwrap_or_default(),
+            plane,
             affinity: choice(
                 &service,
                 "affinity",
@@ -138,8 +144,17 @@ fn read(file: &str, text: &str, top: &Section<'_>, report: &mut Report<'_>) -> S
                 report,
             )
             .unwrap_or_default(),
+            readmit: choice(
+                &service,
+                "readmit",
+                &[("probe", Readmit::Probe), ("listen", Readmit::Listen)],
+                &[],
+                report,
+            )
+            .unwrap_or_default(),
             slots: slots.map(|read| SlotSpec {
                 backends: read.backends.into_iter().map(Spanned::into_inner).collect(),
+                user: read.user,
             }),
             readiness: probe::read(&probe, report),
             outlier: outlier::read(&outlier, report),

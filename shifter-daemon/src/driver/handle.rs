@@ -42,6 +42,8 @@ pub enum Request {
     Drain(String, Drain),
     /// Take all programs off the interfaces.
     Detach(Detach),
+    /// Look at what listens for the backends of the socket plane.
+    LookAtListeners,
 }
 
 /// The answer to a [`Request`], by variant.
@@ -59,6 +61,8 @@ pub enum Reply {
     Changed(Changed),
     /// To [`Request::Detach`].
     Detached(Detached),
+    /// To [`Request::LookAtListeners`].
+    Looked,
 }
 
 /// A request on its way to the driver.

@@ -8,6 +8,7 @@ mod drain;
 mod events;
 mod handle;
 mod inbox;
+mod listeners;
 mod outliers;
 mod publication;
 mod readiness;
@@ -42,7 +43,7 @@ use crate::{
     control::ServiceControl,
     dataplane::{Dataplane, DataplaneError, FlowTable},
     model::NodeSpec,
-    probe::{ProbeEvent, Prober},
+    probe::{ProbeEvent, Prober, TargetKey},
     state::StateFile,
 };
 
@@ -80,6 +81,8 @@ pub struct Driver {
     unpublished: BTreeMap<String, String>,
     /// Steering word in force by service.
     words: BTreeMap<String, SteeringWord>,
+    /// When the probing of a backend was begun anew: what was answered before does not count.
+    restarted: BTreeMap<TargetKey, std::time::Instant>,
     /// Attempts to publish so far.
     publications_count: u64,
     started_unix_ms: u64,
@@ -110,6 +113,7 @@ impl Driver {
             events: Events::default(),
             unpublished: BTreeMap::new(),
             words: BTreeMap::new(),
+            restarted: BTreeMap::new(),
             publications_count: 0,
             started_unix_ms: unix_ms(),
             is_detached: false,
@@ -136,6 +140,7 @@ impl Driver {
                 Input::Swept(swept) => self.handle_swept(swept),
                 Input::Look => self.look_for_outliers(Instant::now().into_std()),
                 Input::Tick => {
+                    self.look_at_listeners();
                     self.retry();
                     self.begin_sweep(swept_tx.clone());
                 }

@@ -20,6 +20,7 @@ pub(crate) fn status() -> Status {
             abi_version: 1,
             flows_count: 1204,
             flows_capacity_count: 262_144,
+            lookups: vec![],
             verdicts: (0..)
                 .zip(Verdict::ALL)
                 .map(|(n, v)| (v.label().into(), n * 1000))
@@ -73,6 +74,9 @@ fn orders() -> ServiceStatus {
                 counters: counts(1000),
                 failed_over_count: 2,
                 unserved_count: 3,
+                departed_flows_count: 0,
+                accept_queue_count: 0,
+                socket: vec![],
                 backends: vec![
                     backend("10.0.0.10:8443", true, 500),
                     backend("[2001:db8::11]:8443", true, 400),
@@ -88,6 +92,9 @@ fn orders() -> ServiceStatus {
                 counters: counts(100),
                 failed_over_count: 17,
                 unserved_count: 1,
+                departed_flows_count: 0,
+                accept_queue_count: 0,
+                socket: vec![],
                 backends: vec![backend("10.0.0.11:9443", false, 304)],
             },
         ],
@@ -106,6 +113,9 @@ fn billing() -> ServiceStatus {
         counters: FlowCounts::default(),
         failed_over_count: 0,
         unserved_count: 0,
+        departed_flows_count: 0,
+        accept_queue_count: 0,
+        socket: vec![],
         backends: vec![],
     };
     ServiceStatus {

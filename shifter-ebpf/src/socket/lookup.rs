@@ -273,22 +273,22 @@ impl Lookup {
         let ctx = self.0;
         // SAFETY: the context of this run.
         unsafe {
-            if self.is_v4() {
-                return (
-                    Addr::from_v4_word((&raw const (*ctx).remote_ip4).read_volatile()),
-                    Addr::from_v4_word((&raw const (*ctx).local_ip4).read_volatile()),
-                );
-            }
+            // VERIFIER: both families are read and one is chosen, as in `seize`.
+            let remote_v4 = Addr::from_v4_word((&raw const (*ctx).remote_ip4).read_volatile());
+            let local_v4 = Addr::from_v4_word((&raw const (*ctx).local_ip4).read_volatile());
             let remote = |i: usize| (&raw const (*ctx).remote_ip6[i]).read_volatile();
             let local = |i: usize| (&raw const (*ctx).local_ip6[i]).read_volatile();
-            (
-                Addr {
-                    words: [remote(0), remote(1), remote(2), remote(3)],
-                },
-                Addr {
-                    words: [local(0), local(1), local(2), local(3)],
-                },
-            )
+            let remote_v6 = Addr {
+                words: [remote(0), remote(1), remote(2), remote(3)],
+            };
+            let local_v6 = Addr {
+                words: [local(0), local(1), local(2), local(3)],
+            };
+            if self.is_v4() {
+                (remote_v4, local_v4)
+            } else {
+                (remote_v6, local_v6)
+            }
         }
     }
 }

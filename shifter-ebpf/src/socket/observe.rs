@@ -100,14 +100,14 @@ impl Event {
         // SAFETY: the context of this run.
         let (addr, port) = unsafe {
             let port = (&raw const (*ctx).local_port).read_volatile();
-            let addr = if (&raw const (*ctx).family).read_volatile() == AF_INET {
-                Addr::from_v4_word((&raw const (*ctx).local_ip4).read_volatile())
-            } else {
-                let word = |i: usize| (&raw const (*ctx).local_ip6[i]).read_volatile();
-                Addr {
-                    words: [word(0), word(1), word(2), word(3)],
-                }
+            // VERIFIER: both families are read and one is chosen, as in `seize`.
+            let family = (&raw const (*ctx).family).read_volatile();
+            let v4 = Addr::from_v4_word((&raw const (*ctx).local_ip4).read_volatile());
+            let word = |i: usize| (&raw const (*ctx).local_ip6[i]).read_volatile();
+            let v6 = Addr {
+                words: [word(0), word(1), word(2), word(3)],
             };
+            let addr = if family == AF_INET { v4 } else { v6 };
             (addr, port)
         };
         VipKey {

@@ -20,7 +20,7 @@ use aya_ebpf::{
 };
 use shifter_common::{
     addr::Addr,
-    socket::{NO_PLACE, SEIZE_OFFSET, Seize, SocketTag, seized},
+    socket::{NO_BACKEND, NO_PLACE, SEIZE_OFFSET, Seize, SocketTag, seized},
 };
 
 use super::maps::{LISTENERS, SOCKET_TAGS};
@@ -112,11 +112,10 @@ fn take(socket: *mut bpf_sock, request: &Seize) -> i32 {
     // SAFETY: as above; a tag from an earlier life is replaced.
     unsafe { *stored = tag };
     for family in 0..2_usize {
-        let is_repeated = family == 1 && request.keys[1] == request.keys[0];
-        if request.tag.places[family] == NO_PLACE || is_repeated {
+        let key = request.keys[family];
+        if key == NO_BACKEND {
             continue;
         }
-        let key = request.keys[family];
         // SAFETY: the map's keys are u32, its values sockets; the reference is held.
         let code = unsafe {
             bpf_map_update_elem(
@@ -157,14 +156,15 @@ fn is_meant(socket: *mut bpf_sock, request: &Seize) -> bool {
     unsafe {
         let port = (&raw const (*socket).src_port).read_volatile();
         let state = (&raw const (*socket).state).read_volatile();
-        let addr = if (&raw const (*socket).family).read_volatile() == AF_INET {
-            Addr::from_v4_word((&raw const (*socket).src_ip4).read_volatile())
-        } else {
-            let word = |i: usize| (&raw const (*socket).src_ip6[i]).read_volatile();
-            Addr {
-                words: [word(0), word(1), word(2), word(3)],
-            }
+        let family = (&raw const (*socket).family).read_volatile();
+        // VERIFIER: both families are read and one is chosen: of a read in each branch the compiler
+        // makes one read at a computed place, which is not allowed.
+        let v4 = Addr::from_v4_word((&raw const (*socket).src_ip4).read_volatile());
+        let word = |i: usize| (&raw const (*socket).src_ip6[i]).read_volatile();
+        let v6 = Addr {
+            words: [word(0), word(1), word(2), word(3)],
         };
+        let addr = if family == AF_INET { v4 } else { v6 };
         state == BPF_TCP_LISTEN
             && port == u32::from(request.to_port.to_host())
             && addr == request.listener

@@ -7,7 +7,8 @@ use crate::{
     config::{parse_node, parse_service},
     model::{
         Affinity, BackendSpec, EstablishedPolicy, HookSpec, InterfaceSpec, NodeSpec, OnEmpty,
-        OutlierSpec, Plane, ProbeCheck, ProbeSpec, Protocol, ServiceSpec, SizeSpec, Slot, SlotSpec,
+        OutlierSpec, Plane, ProbeCheck, ProbeSpec, Protocol, Readmit, ServiceSpec, SizeSpec, Slot,
+        SlotSpec,
     },
 };
 
@@ -42,12 +43,15 @@ fn smallest() -> ServiceSpec {
         affinity: Affinity::Connection,
         default_slot: Slot::A,
         on_empty: OnEmpty::Drop,
+        readmit: Readmit::Probe,
         slots: [
             SlotSpec {
                 backends: vec![backend("10.0.0.11:8443", 100)],
+                user: None,
             },
             SlotSpec {
                 backends: Vec::new(),
+                user: None,
             },
         ],
         readiness: no_probe(),

@@ -16,19 +16,29 @@ use shifter_common::{
 };
 
 use super::{
-    super::{DataplaneError, ServicePlan},
+    super::{DataplaneError, PlanePlan, ServicePlan},
     BpfDataplane,
     maps::map_error,
     sys, vip_key,
 };
 use crate::model::OnEmpty;
 
+fn policy_of(plan: &ServicePlan) -> u32 {
+    let mut policy = match plan.on_empty {
+        OnEmpty::Drop => 0,
+        OnEmpty::Pass => policy::ON_EMPTY_PASS,
+    };
+    if let PlanePlan::Socket(socket) = &plan.plane {
+        if socket.readmits_on_listen {
+            policy |= policy::READMIT_LISTEN;
+        }
+    }
+    policy
+}
+
 impl BpfDataplane {
     pub(super) fn claim_service(&mut self, plan: &ServicePlan) -> Result<u32, DataplaneError> {
-        let policy = match plan.on_empty {
-            OnEmpty::Drop => 0,
-            OnEmpty::Pass => policy::ON_EMPTY_PASS,
-        };
+        let policy = policy_of(plan);
         if let Some(&index) = self.services.get(&plan.name) {
             let mut entry = self
                 .maps
@@ -234,7 +244,7 @@ impl BpfDataplane {
                 ordinal,
                 vip_count,
                 is_retired: 0,
-                plane: shifter_common::socket::plane::NAT,
+                plane: Self::plane_of(plan),
             };
             if self.vips.get(&vip) == Some(&entry) {
                 continue;

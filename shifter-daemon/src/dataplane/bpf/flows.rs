@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     os::fd::{AsFd as _, BorrowedFd},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use aya::{
@@ -20,6 +20,7 @@ use super::{
     super::{Census, DataplaneError, FlowTable, ListedFlow},
     maps::map_error,
     reset::Resetter,
+    socket::TaggedSockets,
     sys,
 };
 
@@ -28,6 +29,8 @@ pub struct BpfFlowTable {
     flows: MapData,
     pending: MapData,
     writer: Mutex<Writer>,
+    /// Connections of the socket plane, where there is one.
+    sockets: OnceLock<TaggedSockets>,
     capacity_count: u64,
 }
 
@@ -68,6 +71,7 @@ impl BpfFlowTable {
             capacity_count: u64::from(info.max_entries()),
             flows,
             pending,
+            sockets: OnceLock::new(),
             writer: Mutex::new(Writer {
                 flows: flows_map
                     .try_into()
@@ -81,6 +85,12 @@ impl BpfFlowTable {
                 names: BTreeMap::new(),
             }),
         })
+    }
+
+    /// Counts the connections of the socket plane as well from now on.
+    pub fn watch(&self, sockets: TaggedSockets) {
+        // There is one socket plane for the table's life.
+        let _ = self.sockets.set(sockets);
     }
 
     /// Tells the table which service index has which name.
@@ -105,6 +115,42 @@ impl BpfFlowTable {
             .map_err(|error| DataplaneError::kernel(format!("reading {name}"), error))?;
         }
         Ok(())
+    }
+}
+
+impl BpfFlowTable {
+    /// Flows of the nat plane.
+    fn nat_flows(&self, service: &str) -> Result<Vec<ListedFlow>, DataplaneError> {
+        let Some(index) = self.writer().names.get(service).copied() else {
+            return Ok(Vec::new());
+        };
+        let mut found = Vec::new();
+        self.for_each(|key, entry| {
+            if key.service == index {
+                found.push((*key, *entry));
+            }
+        })?;
+        let writer = self.writer();
+        let mut vips = BTreeMap::new();
+        for ordinal in 0..VIPS_PER_SERVICE {
+            let vip = writer
+                .vip_addrs
+                .get(&(index * VIPS_PER_SERVICE + ordinal), 0)
+                .map_err(|error| map_error("reading VIP_ADDRS", error))?;
+            vips.insert(ordinal as u8, vip.addr.to_socket_addr(vip.port));
+        }
+        Ok(found
+            .into_iter()
+            .filter_map(|(key, entry)| {
+                let vip = *vips.get(&key.vip_ordinal)?;
+                Some(ListedFlow {
+                    key,
+                    entry,
+                    vip,
+                    idle_ms: idle_ms(&entry),
+                })
+            })
+            .collect())
     }
 }
 
@@ -153,6 +199,9 @@ impl FlowTable for BpfFlowTable {
                 *census.live.entry(entry.backend_index).or_default() += 1;
             }
         })?;
+        if let Some(sockets) = self.sockets.get() {
+            sockets.count(&mut census)?;
+        }
         let mut writer = self.writer();
         let writer = &mut *writer;
         for (key, last_seen_ticks) in expired {
@@ -170,40 +219,16 @@ impl FlowTable for BpfFlowTable {
     }
 
     fn flows(&self, service: &str) -> Result<Vec<ListedFlow>, DataplaneError> {
-        let Some(index) = self.writer().names.get(service).copied() else {
-            return Ok(Vec::new());
-        };
-        let mut found = Vec::new();
-        self.for_each(|key, entry| {
-            if key.service == index {
-                found.push((*key, *entry));
-            }
-        })?;
-        let writer = self.writer();
-        let mut vips = BTreeMap::new();
-        for ordinal in 0..VIPS_PER_SERVICE {
-            let vip = writer
-                .vip_addrs
-                .get(&(index * VIPS_PER_SERVICE + ordinal), 0)
-                .map_err(|error| map_error("reading VIP_ADDRS", error))?;
-            vips.insert(ordinal as u8, vip.addr.to_socket_addr(vip.port));
+        let mut listed = self.nat_flows(service)?;
+        let index = self.writer().names.get(service).copied();
+        if let (Some(sockets), Some(index)) = (self.sockets.get(), index) {
+            listed.extend(sockets.list(index)?);
         }
-        Ok(found
-            .into_iter()
-            .filter_map(|(key, entry)| {
-                let vip = *vips.get(&key.vip_ordinal)?;
-                Some(ListedFlow {
-                    key,
-                    entry,
-                    vip,
-                    idle_ms: idle_ms(&entry),
-                })
-            })
-            .collect())
+        Ok(listed)
     }
 
     fn reset(&self, service: &str, slot: Slot) -> Result<u64, DataplaneError> {
-        let flows = self.flows(service)?;
+        let flows = self.nat_flows(service)?;
         let mut resetter = Resetter::open()?;
         let mut reset_count = 0;
         for flow in flows {
@@ -231,12 +256,18 @@ impl FlowTable for BpfFlowTable {
             reset_count += 1;
             resetter.reset(&ListedFlow { entry, ..flow });
         }
+        if let (Some(sockets), Some(index)) = (
+            self.sockets.get(),
+            self.writer().names.get(service).copied(),
+        ) {
+            reset_count += sockets.reset(index, slot, |_| true)?;
+        }
         Ok(reset_count)
     }
 
     fn reset_again(&self, service: &str, slot: Slot) -> Result<(), DataplaneError> {
         let mut resetter = Resetter::open()?;
-        for flow in self.flows(service)? {
+        for flow in self.nat_flows(service)? {
             if flow.entry.phase == Phase::Aborted as u32 && flow.entry.slot() == slot {
                 resetter.reset(&flow);
             }

@@ -15,6 +15,8 @@ mod read;
 mod regions;
 mod reset;
 mod retire;
+mod socket;
+mod socket_plans;
 mod sys;
 mod tables;
 
@@ -28,11 +30,14 @@ use shifter_common::{
 };
 use std::net::SocketAddr;
 
-pub use self::log::KernelLog;
 use self::{directory::PinDirectory, flows::BpfFlowTable, hooks::Hooks, maps::Maps};
+pub use self::{
+    log::KernelLog,
+    socket::{CaptureNews, Lease},
+};
 use super::{
-    Census, Dataplane, DataplaneError, FlowTable, Publication, PublishedService, ServicePlan,
-    ServiceReading,
+    Census, Dataplane, DataplaneError, FlowTable, HostView, ListenerReading, Publication,
+    PublishedService, ServicePlan, ServiceReading,
 };
 use crate::model::NodeSpec;
 
@@ -54,6 +59,8 @@ pub struct BpfDataplane {
     hooks: Hooks,
     directory: PinDirectory,
     was_adopted: bool,
+    /// The socket plane, or why it cannot be had.
+    socket: Result<socket::SocketPlane, String>,
     /// Service index by name.
     services: BTreeMap<String, u32>,
     /// Every VIP the kernel knows, retired ones included.
@@ -88,6 +95,10 @@ impl BpfDataplane {
         }
         // Programs are loaded while the object still holds its maps.
         let hooks = Hooks::attach(&mut object, &node.interfaces, &directory)?;
+        let socket = Self::open_socket_plane(&mut object, &directory);
+        if socket.is_ok() {
+            flow_table.watch(socket::TaggedSockets::open(&directory)?);
+        }
         let maps = Maps::take(&mut object)?;
         let mut this = Self {
             maps,
@@ -95,6 +106,7 @@ impl BpfDataplane {
             hooks,
             directory,
             was_adopted,
+            socket,
             services: BTreeMap::new(),
             vips: BTreeMap::new(),
             deals: tables::Deals::default(),
@@ -120,6 +132,12 @@ impl BpfDataplane {
             .filter(|&i| self.maps.backends.read(i as usize).state != abi::backend_state::FREE)
             .collect();
         self.flow_table.set_names(&self.services);
+        let backends = &self.maps.backends;
+        if let Ok(socket) = &mut self.socket {
+            socket.recall(|index| {
+                ((index as usize) < backends.len()).then(|| backends.read(index as usize).service)
+            })?;
+        }
         Ok(())
     }
 
@@ -162,6 +180,27 @@ impl Dataplane for BpfDataplane {
         self.publish_plan(plan)
     }
 
+    fn host_view(&self) -> HostView {
+        HostView {
+            local: crate::doctor::local_addresses(),
+            socket_plane: self.socket.as_ref().map(drop).map_err(Clone::clone),
+        }
+    }
+
+    fn listeners(&mut self, plan: &ServicePlan) -> Result<Vec<ListenerReading>, DataplaneError> {
+        self.look_at_listeners(plan)
+    }
+
+    fn lookups(&self) -> Result<Vec<u64>, DataplaneError> {
+        match &self.socket {
+            Ok(socket) => socket.read_lookups(),
+            Err(_) => Ok(vec![
+                0;
+                shifter_common::socket::LookupVerdict::COUNT as usize
+            ]),
+        }
+    }
+
     fn read(&self, service: &str) -> Result<ServiceReading, DataplaneError> {
         self.read_service(service)
     }
@@ -197,6 +236,7 @@ impl Dataplane for BpfDataplane {
             .into_iter()
             .map(|interface| interface.name)
             .collect();
+        socket::SocketPlane::detach(&self.directory)?;
         self.hooks.detach(&self.directory)?;
         self.directory.remove()?;
         Ok(names)
@@ -206,9 +246,10 @@ impl Dataplane for BpfDataplane {
 /// Loads the programs over the pinned maps; maps that are not pinned yet are created and pinned.
 fn load(directory: &PinDirectory, node: &NodeSpec) -> Result<Ebpf, DataplaneError> {
     use abi::map;
+    use shifter_common::socket::{SOCKETS_PER_BACKEND, map as sockets};
     let sizes = &node.sizes;
     let mut loader = EbpfLoader::new();
-    for name in map::ALL {
+    for name in map::ALL.into_iter().chain(sockets::ALL) {
         loader.map_pin_path(name, directory.map(name));
     }
     for (name, count) in [
@@ -227,6 +268,13 @@ fn load(directory: &PinDirectory, node: &NodeSpec) -> Result<Ebpf, DataplaneErro
         (map::PENDING, sizes.pending_count),
         (map::SLOT_COUNTERS, sizes.services_count * 2),
         (map::BACKEND_COUNTERS, sizes.backends_count),
+        (
+            sockets::LISTENERS,
+            sizes.backends_count * SOCKETS_PER_BACKEND,
+        ),
+        (sockets::BACKEND_SOCKETS, sizes.backends_count),
+        (sockets::CAPTURES, sizes.backends_count * 3),
+        (sockets::SOCKET_COUNTERS, sizes.services_count * 2),
     ] {
         loader.map_max_entries(name, pinned_count(&directory.map(name), name, count)?);
     }

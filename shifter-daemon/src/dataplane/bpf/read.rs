@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use shifter_common::{
     abi::{SlotCounters, backend_state, policy},
+    socket::plane,
     steering::{Slot, SteeringWord},
     verdict::Verdict,
 };
@@ -12,7 +13,7 @@ use super::{
     super::{BackendReading, DataplaneError, PublishedService, ServiceReading},
     BpfDataplane, maps, sum_backend, sum_slot,
 };
-use crate::model::OnEmpty;
+use crate::model::{OnEmpty, Plane};
 
 impl BpfDataplane {
     pub(super) fn published_service(&self, name: &str, index: u32) -> PublishedService {
@@ -29,6 +30,7 @@ impl BpfDataplane {
             word: SteeringWord(word.load(std::sync::atomic::Ordering::Acquire)),
             vips: vips.into_iter().map(|(_, addr)| addr).collect(),
             on_empty: self.on_empty(index),
+            plane: self.plane(index),
             ready: self
                 .backends_of(index)
                 .filter(|(_, entry)| entry.state == backend_state::READY)
@@ -40,6 +42,14 @@ impl BpfDataplane {
                 })
                 .collect(),
         }
+    }
+
+    fn plane(&self, index: u32) -> Plane {
+        let is_socket = self
+            .vips
+            .values()
+            .any(|entry| entry.service == index && entry.plane == plane::SOCKET);
+        if is_socket { Plane::Socket } else { Plane::Nat }
     }
 
     fn on_empty(&self, index: u32) -> OnEmpty {
@@ -77,7 +87,15 @@ impl BpfDataplane {
                 counters: sum_backend(values.iter().copied()),
             });
         }
-        Ok(ServiceReading { slots, backends })
+        let sockets = match &self.socket {
+            Ok(socket) => socket.read(service)?,
+            Err(_) => Default::default(),
+        };
+        Ok(ServiceReading {
+            slots,
+            sockets,
+            backends,
+        })
     }
 
     pub(super) fn read_verdicts(&self) -> Result<Vec<u64>, DataplaneError> {

@@ -33,6 +33,7 @@ fn backend(text: &str) -> BackendSpec {
 fn slot(backends: &[&str]) -> SlotSpec {
     SlotSpec {
         backends: backends.iter().map(|text| backend(text)).collect(),
+        user: None,
     }
 }
 
@@ -45,6 +46,7 @@ fn spec(vips: &[&str], a: &[&str], b: &[&str]) -> ServiceSpec {
         affinity: Affinity::Connection,
         default_slot: Slot::A,
         on_empty: OnEmpty::Drop,
+        readmit: Readmit::Probe,
         slots: [slot(a), slot(b)],
         readiness: ProbeSpec {
             check: ProbeCheck::Tcp,

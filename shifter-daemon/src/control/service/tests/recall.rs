@@ -8,6 +8,7 @@ fn published(word: SteeringWord, ready: &[(Slot, &str)]) -> PublishedService {
         word,
         vips: vec![addr("10.0.0.10:80")],
         on_empty: OnEmpty::Pass,
+        plane: Plane::Nat,
         ready: ready
             .iter()
             .map(|(slot, text)| (*slot, addr(text)))
