@@ -84,6 +84,7 @@ fn answer(path: &str) -> (u16, String) {
                 abi_version: 1,
                 flows_count: 0,
                 flows_capacity_count: 0,
+                lookups: vec![],
                 verdicts: Vec::new(),
             };
             let status = Status {

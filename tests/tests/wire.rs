@@ -64,6 +64,7 @@ fn plan(place: Dual) -> ServicePlan {
         protocol: Protocol::Tcp,
         affinity: Affinity::Connection,
         on_empty: OnEmpty::Drop,
+        plane: Default::default(),
         baseline: Slot::A,
         weight_bp: 5_000,
         slots: [slot(8_081), slot(8_082)],

@@ -155,11 +155,9 @@ mod tests {
     fn planes_and_reasons() {
         for (plane, backends, is_possible, expected, reason) in ROWS {
             let backends: Vec<_> = backends.iter().map(|b| format!("{b:?}")).collect();
-            let text = format!(
-                "[service]\nname = \"orders\"\nvip = \"10.0.0.10:80\"\n[slot.a]\nbackends = \
-                 [\"10.0.0.20:1\"]\n"
-            );
-            let mut spec = crate::config::parse_service("orders.toml", &text).expect("a service");
+            let text = "[service]\nname = \"orders\"\nvip = \"10.0.0.10:80\"\n[slot.a]\nbackends = \
+                 [\"10.0.0.20:1\"]\n";
+            let mut spec = crate::config::parse_service("orders.toml", text).expect("a service");
             spec.plane = match *plane {
                 "nat" => Plane::Nat,
                 "socket" => Plane::Socket,

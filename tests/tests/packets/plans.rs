@@ -56,6 +56,7 @@ pub fn plan() -> ServicePlan {
         protocol: Protocol::Tcp,
         affinity: Affinity::Connection,
         on_empty: OnEmpty::Drop,
+        plane: Default::default(),
         baseline: Slot::A,
         weight_bp: 0,
         slots: [slot(&[A, A6]), slot(&[B, B6])],

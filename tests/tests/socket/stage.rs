@@ -27,7 +27,7 @@ pub const PORT_B: u16 = 8_082;
 /// The stage, set.
 pub struct Stage {
     pub daemon: Daemon,
-    pub a: Backend,
+    pub _a: Backend,
     pub b: Backend,
     // Dropped last: everything above runs in it.
     pub world: World,
@@ -59,7 +59,7 @@ impl Stage {
         let daemon = Daemon::start(world.host(), Node::new(HookSpec::Tc), &[spec]);
         let stage = Self {
             daemon,
-            a,
+            _a: a,
             b,
             world,
         };

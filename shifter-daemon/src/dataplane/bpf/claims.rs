@@ -28,10 +28,10 @@ fn policy_of(plan: &ServicePlan) -> u32 {
         OnEmpty::Drop => 0,
         OnEmpty::Pass => policy::ON_EMPTY_PASS,
     };
-    if let PlanePlan::Socket(socket) = &plan.plane {
-        if socket.readmits_on_listen {
-            policy |= policy::READMIT_LISTEN;
-        }
+    if let PlanePlan::Socket(socket) = &plan.plane
+        && socket.readmits_on_listen
+    {
+        policy |= policy::READMIT_LISTEN;
     }
     policy
 }

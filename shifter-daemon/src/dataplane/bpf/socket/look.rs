@@ -189,7 +189,7 @@ impl SocketPlane {
             }
             let mut tag = tag;
             let mut keys = [NO_BACKEND; 2];
-            for family in 0..2 {
+            for (family, key) in keys.iter_mut().enumerate() {
                 let backend = tag.backends[family];
                 if backend == NO_BACKEND {
                     continue;
@@ -203,7 +203,7 @@ impl SocketPlane {
                     return Ok(None);
                 };
                 tag.places[family] = place as u8;
-                keys[family] = backend * SOCKETS_PER_BACKEND + place;
+                *key = backend * SOCKETS_PER_BACKEND + place;
             }
             let code = sys::run(self.seize.as_fd(), &packet(at, turn, keys, tag))
                 .map_err(|error| DataplaneError::kernel("capturing a listener", error))?;
@@ -224,9 +224,9 @@ impl SocketPlane {
         wanted: &mut BTreeSet<u64>,
     ) -> Result<(), DataplaneError> {
         let mut found = None;
-        for family in 0..2 {
+        for (family, key) in keys.into_iter().enumerate() {
             let (backend, place) = (tag.backends[family], u32::from(tag.places[family]));
-            if keys[family] == NO_BACKEND {
+            if key == NO_BACKEND {
                 continue;
             }
             let Some(cookie) = self.cookie_in(backend, place)? else {
