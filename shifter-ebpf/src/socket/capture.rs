@@ -1,7 +1,7 @@
 //! A listener on a backend's address is captured, and forgotten when it closes.
 
 use aya_ebpf::{
-    bindings::{BPF_NOEXIST, BPF_SK_STORAGE_GET_F_CREATE, bpf_sock},
+    bindings::{BPF_NOEXIST, BPF_SK_STORAGE_GET_F_CREATE, bpf_sock, bpf_sock_ops},
     helpers::generated::{
         bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_map_delete_elem, bpf_ringbuf_output,
         bpf_sk_storage_get, bpf_sock_map_update,
@@ -66,10 +66,10 @@ pub fn listening(event: &Event) -> bool {
             tag.places[1] = tag.places[0];
             continue;
         }
-        match take_place(event, backend) {
-            Ok(place) => tag.places[family] = place as u8,
-            Err(code) => {
-                match code {
+        match socket_take_place(event.as_ptr(), backend) {
+            place @ 0.. => tag.places[family] = place as u8,
+            refused => {
+                match i64::from(-refused) {
                     EOPNOTSUPP => count!(counters, capture_mptcp),
                     EBUSY => count!(counters, capture_busy),
                     _ => count!(counters, capture_full),
@@ -103,7 +103,7 @@ pub fn listening(event: &Event) -> bool {
         let (backend, place) = (capture.backends[family], tag.places[family]);
         let is_repeated = family == 1 && backend == capture.backends[0];
         if backend != NO_BACKEND && place != NO_PLACE && !is_repeated {
-            publish(event, backend, u32::from(place), cookie);
+            socket_publish(event.as_ptr(), backend, u32::from(place), cookie);
             tell(capture_event::CAPTURED, backend);
         }
     }
@@ -190,27 +190,31 @@ fn is_trusted(socket: *mut bpf_sock, capture: &Capture) -> bool {
     uid == 0 || uid == capture.uid
 }
 
-/// Puts the socket into the first free place of a backend. Gives the place, or the error number.
-#[inline(always)]
-fn take_place(event: &Event, backend: u32) -> Result<u32, i64> {
+/// Puts the socket into the first free place of a backend. Gives the place, or an error number below
+/// zero.
+///
+/// VERIFIER: a global function, which is checked once for itself.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn socket_take_place(event: *mut bpf_sock_ops, backend: u32) -> i32 {
     for place in 0..SOCKETS_PER_BACKEND {
         match put(event, backend, place) {
-            0 => return Ok(place),
+            0 => return place as i32,
             EEXIST => {}
-            code => return Err(code),
+            code => return -code as i32,
         }
     }
-    Err(EEXIST)
+    -EEXIST as i32
 }
 
 /// Puts the socket into a place unless a living listener has it. Gives 0 or an error number.
 #[inline(always)]
-fn put(event: &Event, backend: u32, place: u32) -> i64 {
+fn put(event: *mut bpf_sock_ops, backend: u32, place: u32) -> i64 {
     let mut key = place_key(backend, place);
     // SAFETY: the context of this run; the map's keys are u32, and the key lives during the call.
     -unsafe {
         bpf_sock_map_update(
-            event.as_ptr(),
+            event,
             LISTENERS.as_ptr(),
             core::ptr::from_mut(&mut key).cast(),
             u64::from(BPF_NOEXIST),
@@ -219,10 +223,18 @@ fn put(event: &Event, backend: u32, place: u32) -> i64 {
 }
 
 /// Lets the socket in a place be selected. If there is no other listener a new epoch begins first.
-#[inline(always)]
-fn publish(event: &Event, backend: u32, place: u32, cookie: u64) {
+///
+/// VERIFIER: a global function, which is checked once for itself.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn socket_publish(
+    event: *mut bpf_sock_ops,
+    backend: u32,
+    place: u32,
+    cookie: u64,
+) -> i32 {
     let Some(sockets) = backend_sockets(backend) else {
-        return;
+        return 0;
     };
     let mut has_others = false;
     for other in 0..SOCKETS_PER_BACKEND {
@@ -255,6 +267,8 @@ fn publish(event: &Event, backend: u32, place: u32, cookie: u64) {
         }
         cookie_at(sockets, place).write_volatile(cookie);
     }
+    // A global function must return a number; the verifier knows no other kind on older kernels.
+    0
 }
 
 /// # Safety

@@ -165,7 +165,7 @@ fn try_slot(lookup: &Lookup, selected: &Selected, counters: Counters, policy: u3
             continue;
         }
         tried = backend;
-        match assign(lookup.0, backend, counters.0, policy) {
+        match socket_assign(lookup.0, backend, counters.0, policy) {
             ASSIGNED if step == 0 => return Tried::First,
             ASSIGNED => return Tried::Other,
             TAKEN => return Tried::Taken,
@@ -181,9 +181,16 @@ const TAKEN: u32 = 2;
 
 /// Gives the connection to the first living listener of a backend.
 ///
-/// VERIFIER: a function of its own, so that its loop is not multiplied by those of the callers.
+/// VERIFIER: a global function, which is checked once for itself: its loop is not multiplied by those of
+/// the callers.
 #[inline(never)]
-fn assign(ctx: *mut bpf_sk_lookup, backend: u32, counters: u32, policy: u32) -> u32 {
+#[unsafe(no_mangle)]
+extern "C" fn socket_assign(
+    ctx: *mut bpf_sk_lookup,
+    backend: u32,
+    counters: u32,
+    policy: u32,
+) -> u32 {
     let counters = Counters(counters);
     let Some(sockets) = backend_sockets(backend) else {
         return NONE;
