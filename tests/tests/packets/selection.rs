@@ -68,14 +68,14 @@ pub fn scripts() -> Vec<Script> {
                 let (ack, other) = (tcp(C, V, ACK, 2, 10), tcp("10.9.0.2:50000", V, SYN, 5, 0));
                 vec![
                     In(syn(1), SteeredNew, Some(syn(1).to(A))),
-                    Out(answer.clone(), SteeredReply, Some(answer.clone().from(V))),
+                    Out(answer.clone(), SteeredReply, Some(answer.from(V))),
                     In(ack.clone(), SteeredFlow, Some(ack.clone().to(A))),
                     Publish(on_sockets(plan())),
-                    In(ack.clone(), SteeredFlow, Some(ack.clone().to(A))),
+                    In(ack.clone(), SteeredFlow, Some(ack.to(A))),
                     In(other.clone(), PassSocketPlane, None),
                     In(tcp("10.9.0.2:50000", V, ACK, 6, 1), PassNoFlow, None),
                     Publish(plan()),
-                    In(other.clone(), SteeredNew, Some(other.clone().to(A))),
+                    In(other.clone(), SteeredNew, Some(other.to(A))),
                 ]
             },
             counters: &[

@@ -81,6 +81,18 @@ pub const PROGRAMS: &[Program] = &[
         why: "enters namespaces",
     },
     Program {
+        name: "setpriv",
+        package: "util-linux",
+        purposes: &[Purpose::Test, Purpose::Demo],
+        why: "becomes a user without rights",
+    },
+    Program {
+        name: "unshare",
+        package: "util-linux",
+        purposes: &[Purpose::Test, Purpose::Demo],
+        why: "makes namespaces as such a user",
+    },
+    Program {
         name: "pg_createcluster",
         package: "postgresql",
         purposes: &[Purpose::Test],
