@@ -241,8 +241,9 @@ pub struct VipEntry {
     pub vip_count: u8,
     /// 1 if the VIP was taken out of its service: its flows continue, new ones are not ours.
     pub is_retired: u8,
-    /// Zero.
-    pub pad: u8,
+    /// One of [`crate::socket::plane`]: where new connections are steered. Flows that exist stay
+    /// where they began.
+    pub plane: u8,
 }
 const _: () = assert!(size_of::<VipEntry>() == 8);
 
@@ -282,6 +283,8 @@ pub mod policy {
     pub const UDP: u32 = 1 << 1;
     /// The service has target rules: a new flow looks for one.
     pub const HAS_TARGETS: u32 = 1 << 2;
+    /// Socket plane: a backend that listens again is selected at once, not when it is probed.
+    pub const READMIT_LISTEN: u32 = 1 << 3;
 }
 
 /// Whose new flows a target rule is about: a service and a client, of which a rule names the first

@@ -112,7 +112,7 @@ macro_rules! fields {
 }
 
 fields!(VIP_KEY: VipKey { addr, port, protocol, pad: Optional, });
-fields!(VIP: VipEntry { service, ordinal, vip_count, is_retired, pad: Optional, });
+fields!(VIP: VipEntry { service, ordinal, vip_count, is_retired, plane: Binding, });
 fields!(BACKEND_SERVICE: BackendService { service, vip_count, pad: Optional, });
 fields!(SERVICE: ServiceEntry { seed, policy, name_len_bytes, name, });
 fields!(BACKEND: BackendEntry {

@@ -21,6 +21,7 @@ pub mod maglev;
 pub mod protocol;
 pub mod select;
 pub mod socket;
+pub mod socket_state;
 pub mod steering;
 pub mod tcp;
 pub mod udp;

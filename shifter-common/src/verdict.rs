@@ -97,6 +97,8 @@ verdicts! {
     SteeredRescued = 24, "steered_rescued", Pass;
     /// Packet of a backend that called its own VIP and was selected itself, sent back to it.
     SteeredTurned = 25, "steered_turned", Turn;
+    /// First packet of a new flow to a VIP of the socket plane, which chooses a listener for it.
+    PassSocketPlane = 26, "pass_socket_plane", Pass;
 }
 
 #[cfg(test)]

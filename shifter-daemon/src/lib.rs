@@ -15,4 +15,5 @@ pub mod model;
 pub mod paths;
 pub mod probe;
 pub mod rollout;
+pub mod sock_diag;
 pub mod state;

@@ -5,6 +5,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
     time::Instant,
 };
 
@@ -12,7 +13,7 @@ use anyhow::Context as _;
 use clap::{Parser, ValueEnum};
 use shifter_daemon::{
     api, config_files,
-    dataplane::bpf::{BpfDataplane, bypass_pinned, detach_pinned},
+    dataplane::bpf::{BpfDataplane, CaptureNews, Lease, bypass_pinned, detach_pinned},
     doctor,
     driver::{Driver, DriverHandle, Request},
     metrics,
@@ -242,6 +243,7 @@ async fn serve(node: NodeSpec, node_file: PathBuf, kernel_log: bool) -> anyhow::
             }
         });
     }
+    let listeners = dataplane.watch_listeners()?;
     let listener = api::bind(&node.control_socket)?;
     let metrics_listener = match node.metrics {
         Some(addr) => Some(
@@ -260,6 +262,10 @@ async fn serve(node: NodeSpec, node_file: PathBuf, kernel_log: bool) -> anyhow::
         Prober::new(probes_tx),
     )?;
     let (handle, calls) = DriverHandle::channel(CALLS_WAITING_COUNT);
+    if let Some((lease, news)) = listeners {
+        tokio::spawn(renew(lease));
+        tokio::spawn(watch_listeners(news, handle.clone()));
+    }
     let (stop, stopped) = watch::channel(false);
     let until_stopped = |mut stopped: watch::Receiver<bool>| async move {
         let _ = stopped.wait_for(|stopped| *stopped).await;
@@ -307,6 +313,31 @@ async fn serve(node: NodeSpec, node_file: PathBuf, kernel_log: bool) -> anyhow::
     }
     tracing::info!("stopped; traffic stays as it is");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Tells the kernel that this process is alive.
+async fn renew(lease: Arc<Lease>) {
+    let mut second = tokio::time::interval(std::time::Duration::from_secs(1));
+    loop {
+        second.tick().await;
+        lease.renew();
+    }
+}
+
+/// Has listeners looked at whenever the kernel has news of one.
+async fn watch_listeners(mut news: CaptureNews, handle: DriverHandle) {
+    loop {
+        if let Err(error) = news.wait().await {
+            return tracing::warn!(
+                "news of listeners ended, they are looked at every 10 s: {error}"
+            );
+        }
+        let looked = handle.call(Request::LookAtListeners, None, Instant::now());
+        if looked.await.is_err() {
+            // The driver has ended, and with it everything.
+            return;
+        }
+    }
 }
 
 /// SIGHUP does what `shifterctl apply` does; its report goes to the log.

@@ -379,7 +379,7 @@ fn choose<const IS_V6: bool>(
         Err(Unselected::Unserved(wanted)) => {
             if let Some(counters) = slot_counters(vip.service, wanted) {
                 // SAFETY: the pointer is to a live counter of the map.
-                unsafe { atomic::increment(&raw mut (*counters).unserved) };
+                unsafe { atomic::add(&raw mut (*counters).unserved, 1) };
             }
             return Err(if service.policy & policy::ON_EMPTY_PASS != 0 {
                 LocalOutcome::PassUnserved
@@ -420,15 +420,15 @@ fn count_selected(service: u32, chosen: &Chosen) {
         && let Some(wanted) = slot_counters(service, chosen.slot.other())
     {
         // SAFETY: the pointer is to a live counter of the map.
-        unsafe { atomic::increment(&raw mut (*wanted).failed_over) };
+        unsafe { atomic::add(&raw mut (*wanted).failed_over, 1) };
     }
     if let Some(counters) = slot_counters(service, chosen.slot) {
         // SAFETY: as above.
-        unsafe { atomic::increment(&raw mut (*counters).selected) };
+        unsafe { atomic::add(&raw mut (*counters).selected, 1) };
     }
     if let Some(count) = LOCAL_BACKENDS.get_ptr_mut(chosen.index) {
         // SAFETY: as above.
-        unsafe { atomic::increment(count) };
+        unsafe { atomic::add(count, 1) };
     }
 }
 
@@ -442,7 +442,7 @@ fn slot_counters(service: u32, slot: Slot) -> Option<*mut shifter_common::abi::L
 fn finish(outcome: LocalOutcome) -> i32 {
     if let Some(count) = LOCAL_OUTCOMES.get_ptr_mut(outcome as u32) {
         // SAFETY: the pointer is to a live counter of the map.
-        unsafe { atomic::increment(count) };
+        unsafe { atomic::add(count, 1) };
     }
     if outcome.refuses() {
         // SAFETY: the helper takes an error number.

@@ -27,6 +27,7 @@ mod parse;
 mod pipeline;
 mod rescue;
 mod select;
+mod socket;
 mod targets;
 mod tc;
 mod xdp;

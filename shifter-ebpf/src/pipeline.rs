@@ -13,6 +13,7 @@ use core::mem::MaybeUninit;
 
 use shifter_common::{
     abi::{FlowEntry, FlowKey, VIPS_PER_SERVICE, VipEntry, flow_flag, policy},
+    socket::plane,
     steering::Slot,
     tcp::{Phase, Sender, flag},
     verdict::Verdict,
@@ -111,6 +112,11 @@ fn to_vip<F: Frame>(frame: &F, packet: &Packet, vip: &VipEntry) -> Verdict {
             forward(frame, packet, &key, flow, Verdict::SteeredFlow)
         }
         _ if packet.opens() && vip.is_retired != 0 => Verdict::PassForeign,
+        Some(flow) if vip.plane == plane::SOCKET => {
+            flow.forget(&key);
+            Verdict::PassSocketPlane
+        }
+        None if packet.opens() && vip.plane == plane::SOCKET => Verdict::PassSocketPlane,
         Some(flow) => {
             flow.forget(&key);
             open(frame, packet, &key, vip)

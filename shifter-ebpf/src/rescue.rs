@@ -15,7 +15,7 @@ use aya_ebpf::{
 use shifter_common::{
     abi::{BackendEntry, FlowEntry, FlowKey, backend_state, flow_flag},
     hash::affinity_hash,
-    socket::{self, state},
+    socket_state::{self as socket, state},
     steering::Slot,
     tcp::{Phase, flag},
 };

@@ -117,3 +117,34 @@ pub fn backend(index: u32) -> Option<&'static BackendEntry> {
 pub fn is_ready(index: u32) -> bool {
     matches!(backend(index), Some(backend) if backend.state == backend_state::READY)
 }
+
+/// The slot that was not selected, if it is eligible: for a new flow that found nobody in the first.
+#[inline(always)]
+pub fn other_slot(key: &FlowKey, is_v6: bool, selected: &Selected) -> Option<Selected> {
+    let word = steering_word(key.service)?;
+    let slot = selected.slot.other();
+    if !word.eligible(slot) {
+        return None;
+    }
+    let index = Region::index(key.service, slot, is_v6, word.bank(slot));
+    let region = REGIONS.get_ptr(index)?;
+    // SAFETY: as for the steering word.
+    let region = Region::unpack(unsafe { region.read_volatile() });
+    (region.size != 0).then_some(Selected {
+        slot,
+        region,
+        ..*selected
+    })
+}
+
+/// The backend index in an entry of a table, counted around.
+#[inline(always)]
+pub fn table_at(region: Region, entry: u32) -> Option<u32> {
+    if region.size == 0 {
+        return None;
+    }
+    let entry = region.base.wrapping_add(entry % region.size);
+    TABLES
+        .get(entry >> 1)
+        .map(|pair| if entry & 1 == 0 { pair[0] } else { pair[1] })
+}

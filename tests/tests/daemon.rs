@@ -90,6 +90,7 @@ fn answer(path: &str) -> (u16, String) {
                 pending_count: 0,
                 pending_capacity_count: 0,
                 pending_evicted_count: 0,
+                lookups: vec![],
                 verdicts: Vec::new(),
             };
             let status = Status {

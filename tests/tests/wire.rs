@@ -66,6 +66,7 @@ fn plan(place: Dual) -> ServicePlan {
         protocol: Protocol::Tcp,
         affinity: Affinity::Connection,
         on_empty: OnEmpty::Drop,
+        plane: Default::default(),
         baseline: Slot::A,
         weight_bp: 5_000,
         held: false,

@@ -48,6 +48,9 @@ pub struct DaemonStatus {
     pub pending_evicted_count: u64,
     /// Packets by verdict since the dataplane was built; every verdict is listed.
     pub verdicts: Vec<(String, u64)>,
+    /// Lookups of the socket plane by verdict; every verdict is listed.
+    #[serde(default)]
+    pub lookups: Vec<(String, u64)>,
 }
 
 /// How an interface is hooked.
@@ -72,7 +75,7 @@ pub struct ServiceStatus {
     pub vips: Vec<String>,
     /// `tcp` or `udp`.
     pub protocol: String,
-    /// `nat`, and why.
+    /// `socket`, `nat`, or `none` if it cannot be steered as its file has it.
     pub plane: String,
     /// Why this plane.
     pub plane_reason: String,
@@ -135,6 +138,15 @@ pub struct SlotStatus {
     pub unserved_count: u64,
     /// Selected flows that are here by a target rule; no part of a trial.
     pub targeted_count: u64,
+    /// Socket plane: open connections of versions that have left the slot.
+    #[serde(default)]
+    pub departed_flows_count: u64,
+    /// Socket plane: connections that wait to be accepted.
+    #[serde(default)]
+    pub accept_queue_count: u64,
+    /// Socket plane: its counters by name; empty on the nat plane.
+    #[serde(default)]
+    pub socket: Vec<(String, u64)>,
     /// Its backends.
     pub backends: Vec<BackendStatus>,
 }

@@ -224,7 +224,9 @@ async fn change(
 /// What a changing request asks for, on one line: names come from clients, so they are quoted.
 fn asked(request: &Request) -> String {
     match request {
-        Request::Status | Request::Service(_) | Request::Flows(..) => String::new(),
+        Request::Status | Request::Service(_) | Request::Flows(..) | Request::LookAtListeners => {
+            String::new()
+        }
         Request::Apply => "files".into(),
         Request::SetWeight(service, set) => format!("{service:?} weight_bp={}", set.weight_bp),
         Request::Rollback(service, rollback) => match rollback.established {
@@ -247,5 +249,7 @@ fn reply_response(reply: &Reply) -> Response {
         Reply::Applied(report) => json(StatusCode::OK, report),
         Reply::Changed(changed) => json(StatusCode::OK, changed),
         Reply::Detached(detached) => json(StatusCode::OK, detached),
+        // No client can ask for it.
+        Reply::Looked => StatusCode::NO_CONTENT.into_response(),
     }
 }

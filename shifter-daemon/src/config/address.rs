@@ -135,10 +135,8 @@ fn check(addr: SocketAddr, role: Role) -> Result<(), (&'static str, String)> {
                 "stands for any address",
                 "name each address clients connect to; a service can have 8",
             ),
-            _ => no(
-                "is no address packets can be sent to",
-                "write the one address of the server, also if it listens on all of its host",
-            ),
+            // Whether the plane can use it is a question of the whole file.
+            _ => Ok(()),
         };
     }
     if ip.is_multicast() || is_broadcast(ip) {
@@ -156,17 +154,31 @@ fn check(addr: SocketAddr, role: Role) -> Result<(), (&'static str, String)> {
                 "is loopback: no client of the network reaches it",
                 "write the address clients connect to",
             ),
-            _ => no(
-                if ip.is_ipv4() {
-                    "is loopback: it needs route_localnet, which shifter never sets"
-                } else {
-                    "is loopback: the kernel drops what is sent there from outside"
-                },
-                "let the server listen on an address of this host and write that one",
-            ),
+            _ => Ok(()),
         };
     }
     Ok(())
+}
+
+/// Why the nat plane cannot send packets to a backend, to be read after its address, and what would
+/// be right; `None` if it can.
+pub(super) fn unreachable_by_nat(addr: SocketAddr) -> Option<(&'static str, &'static str)> {
+    let ip = addr.ip();
+    if ip.is_unspecified() {
+        return Some((
+            "is no address packets can be sent to",
+            "write the one address of the server, also if it listens on all of its host, or plane = \
+             \"socket\"",
+        ));
+    }
+    ip.is_loopback().then_some((
+        if ip.is_ipv4() {
+            "is loopback: it needs route_localnet, which shifter never sets"
+        } else {
+            "is loopback: the kernel drops what is sent there from outside"
+        },
+        "let the server listen on an address of this host and write that one, or plane = \"socket\"",
+    ))
 }
 
 fn is_broadcast(ip: IpAddr) -> bool {

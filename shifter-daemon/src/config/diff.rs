@@ -7,7 +7,8 @@ use shifter_common::wire::{ConfigChange, Effect, EstablishedPolicy};
 use super::format_duration;
 use crate::model::{
     Affinity, BackendSpec, HookSpec, InterfaceSpec, LocalClientsSpec, NodeSpec, OnEmpty,
-    OutlierSpec, Plane, Prefix, ProbeCheck, ProbeSpec, Protocol, ServiceSpec, Slot, Target,
+    OutlierSpec, Plane, Prefix, ProbeCheck, ProbeSpec, Protocol, Readmit, ServiceSpec, Slot,
+    Target,
 };
 
 /// Elements of a list that are shown one by one.
@@ -27,7 +28,7 @@ pub fn diff(old: &ServiceSpec, new: &ServiceSpec) -> Vec<ConfigChange> {
         let (before, after) = (show(old), show(new));
         (before != after).then_some((before, after))
     };
-    let rows: [(&str, Option<BeforeAfter>); 13] = [
+    let rows: [(&str, Option<BeforeAfter>); 16] = [
         ("service.vip", lists(vips)),
         ("service.protocol", plain(|spec| protocol(spec.protocol))),
         ("service.plane", plain(|spec| plane(spec.plane))),
@@ -37,8 +38,11 @@ pub fn diff(old: &ServiceSpec, new: &ServiceSpec) -> Vec<ConfigChange> {
             plain(|spec| quoted(spec.default_slot)),
         ),
         ("service.on_empty", plain(|spec| on_empty(spec.on_empty))),
+        ("service.readmit", plain(|spec| readmit(spec.readmit))),
         ("slot.a.backends", lists(|spec| backends(spec, Slot::A))),
+        ("slot.a.user", plain(|spec| user(spec, Slot::A))),
         ("slot.b.backends", lists(|spec| backends(spec, Slot::B))),
+        ("slot.b.user", plain(|spec| user(spec, Slot::B))),
         ("target", list_change(&targets(old), &targets(new))),
         ("probe.readiness", plain(|spec| readiness(&spec.readiness))),
         (
@@ -221,6 +225,7 @@ fn protocol(protocol: Protocol) -> String {
 fn plane(plane: Plane) -> String {
     quoted(match plane {
         Plane::Auto => "auto",
+        Plane::Socket => "socket",
         Plane::Nat => "nat",
     })
 }
@@ -237,6 +242,17 @@ fn on_empty(on_empty: OnEmpty) -> String {
         OnEmpty::Drop => "drop",
         OnEmpty::Pass => "pass",
     })
+}
+
+fn readmit(readmit: Readmit) -> String {
+    quoted(match readmit {
+        Readmit::Probe => "probe",
+        Readmit::Listen => "listen",
+    })
+}
+
+fn user(spec: &ServiceSpec, slot: Slot) -> String {
+    spec.slot(slot).user.as_ref().map_or(String::new(), quoted)
 }
 
 fn established(policy: EstablishedPolicy) -> String {

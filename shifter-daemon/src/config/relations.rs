@@ -9,8 +9,11 @@ use std::{
 
 use toml::Spanned;
 
-use super::{BACKENDS_PER_SLOT_MAX_COUNT, report::Report, slot::SlotRead};
-use crate::model::{BackendSpec, Slot};
+use super::{BACKENDS_PER_SLOT_MAX_COUNT, address, report::Report, slot::SlotRead};
+use crate::{
+    control::serves,
+    model::{BackendSpec, Plane, Slot},
+};
 
 /// The two IP versions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,12 +50,17 @@ pub(super) struct Addresses<'r> {
     pub vips_complete: bool,
     /// Slots a and b.
     pub slots: &'r [SlotRead; 2],
+    /// Where new flows shall be steered.
+    pub plane: Plane,
 }
 
 /// Reports what does not fit. Conclusions from something that could not be read are left out.
 pub(super) fn check(addresses: &Addresses<'_>, report: &mut Report<'_>) {
     vips_differ(addresses.vips, report);
     backends_differ(addresses, report);
+    if addresses.plane == Plane::Nat {
+        backends_are_reachable(addresses.slots, report);
+    }
     for (slot, read) in Slot::ALL.into_iter().zip(addresses.slots) {
         if read.backends.len() > BACKENDS_PER_SLOT_MAX_COUNT {
             report.whole(
@@ -65,7 +73,7 @@ pub(super) fn check(addresses: &Addresses<'_>, report: &mut Report<'_>) {
             );
         }
         if addresses.vips_complete && !addresses.vips.is_empty() {
-            families_fit(slot, read, addresses.vips, report);
+            families_fit(slot, read, addresses, report);
         }
     }
 }
@@ -124,14 +132,25 @@ fn backends_differ(addresses: &Addresses<'_>, report: &mut Report<'_>) {
     }
 }
 
+/// The nat plane sends packets, so there must be somewhere to send them.
+fn backends_are_reachable(slots: &[SlotRead; 2], report: &mut Report<'_>) {
+    for backend in slots.iter().flat_map(|read| &read.backends) {
+        let addr = backend.get_ref().addr;
+        if let Some((what, help)) = address::unreachable_by_nat(addr) {
+            report.value(&backend.span(), format!("backend \"{addr}\" {what}"), help);
+        }
+    }
+}
+
 /// Clients of each VIP must find backends of its family in each slot that is in use, and backends
 /// of a family without VIP would never get a flow.
-fn families_fit(
-    slot: Slot,
-    read: &SlotRead,
-    vips: &[Spanned<SocketAddr>],
-    report: &mut Report<'_>,
-) {
+fn families_fit(slot: Slot, read: &SlotRead, addresses: &Addresses<'_>, report: &mut Report<'_>) {
+    let Addresses { vips, plane, .. } = *addresses;
+    // What would be needed on the plane that is asked for.
+    let (why, needed) = match plane {
+        Plane::Nat | Plane::Auto => ("the nat plane does not translate", "backend"),
+        Plane::Socket => ("a listener takes clients of its own family", "listener"),
+    };
     let first_of = |family| {
         vips.iter()
             .map(|vip| *vip.get_ref())
@@ -143,12 +162,15 @@ fn families_fit(
     for backend in &read.backends {
         let addr = backend.get_ref().addr;
         let family = Family::of(addr);
-        if vip_of(family).is_none() {
+        let is_of_use = Family::ALL
+            .into_iter()
+            .any(|of| vip_of(of).is_some() && serves(addr, of == Family::V6));
+        if !is_of_use {
             stranger = true;
             report.value(
                 &backend.span(),
                 format!("backend \"{addr}\" is {family}, but no VIP is"),
-                format!("the nat plane does not translate; add an {family} VIP or remove it"),
+                format!("{why}; add an {family} VIP or remove it"),
             );
         }
     }
@@ -157,13 +179,19 @@ fn families_fit(
     }
     for family in Family::ALL {
         let Some(vip) = vip_of(family) else { continue };
-        let is_of = |backend: &&Spanned<BackendSpec>| Family::of(backend.get_ref().addr) == family;
+        let is_of =
+            |backend: &&Spanned<BackendSpec>| serves(backend.get_ref().addr, family == Family::V6);
         let mut backends = read.backends.iter().filter(is_of).peekable();
         if backends.peek().is_none() {
             report.whole(
                 read.at.as_ref(),
                 format!("slot {slot} has no {family} backend for VIP \"{vip}\""),
-                format!("the nat plane does not translate; add an {family} backend"),
+                match plane {
+                    Plane::Nat | Plane::Auto => format!("{why}; add an {family} {needed}"),
+                    Plane::Socket => {
+                        format!("{why}; add an {family} {needed}, or write \"[::]:PORT\"")
+                    }
+                },
             );
         } else if backends.all(|backend| backend.get_ref().weight == 0) {
             report.whole(

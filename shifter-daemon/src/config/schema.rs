@@ -94,7 +94,9 @@ pub(super) mod service {
             Key::new("affinity", "affinity = \"connection\""),
             Key::new("default_slot", "default_slot = \"a\""),
             Key::new("on_empty", "on_empty = \"drop\""),
+            Key::new("readmit", "readmit = \"probe\""),
             Key::later("observe"),
+            Key::later("on_full"),
         ],
     };
     pub const SLOTS: Table = Table {
@@ -106,7 +108,7 @@ pub(super) mod service {
         keys: &[
             Key::new("backends", "backends = [\"10.0.0.11:8443\"]"),
             Key::later("unit"),
-            Key::later("user"),
+            Key::new("user", "user = \"orders\""),
         ],
     };
     pub const BACKEND: Table = Table {

@@ -16,7 +16,7 @@ use super::{
     syntax, target,
 };
 use crate::model::{
-    Affinity, EstablishedPolicy, OnEmpty, Plane, Protocol, ServiceSpec, Slot, SlotSpec,
+    Affinity, EstablishedPolicy, OnEmpty, Plane, Protocol, Readmit, ServiceSpec, Slot, SlotSpec,
 };
 
 const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
@@ -79,7 +79,43 @@ fn read(file: &str, text: &str, top: &Section<'_>, report: &mut Report<'_>) -> S
     let slots = top.section("slot", &schema::service::SLOTS, report);
     let slots = ["a", "b"]
         .map(|name| slot::read(&slots.section(name, &schema::service::SLOT, report), report));
+    let plane = choice(
+        &service,
+        "plane",
+        &[
+            ("auto", Plane::Auto),
+            ("socket", Plane::Socket),
+            ("nat", Plane::Nat),
+        ],
+        &[],
+        report,
+    )
+    .unwrap_or_default();
+    let protocol = choice(
+        &service,
+        "protocol",
+        &[("tcp", Protocol::Tcp), ("udp", Protocol::Udp)],
+        &[],
+        report,
+    )
+    .unwrap_or(Protocol::Tcp);
+    if protocol == Protocol::Udp
+        && plane == Plane::Socket
+        && let Some(field) = service.get("plane")
+    {
+        report.whole(
+            Some(&field.at()),
+            "`service.plane` = \"socket\" cannot steer UDP: a UDP socket answers from its own address, \
+             which a lookup does not change",
+            "write plane = \"nat\" or \"auto\"",
+        );
+    }
     let addresses = relations::Addresses {
+        // UDP has no other.
+        plane: match protocol {
+            Protocol::Tcp => plane,
+            Protocol::Udp => Plane::Nat,
+        },
         vips: &vips,
         vips_complete,
         slots: &slots,
@@ -103,22 +139,8 @@ fn read(file: &str, text: &str, top: &Section<'_>, report: &mut Report<'_>) -> S
                 .and_then(|name| service_name(&name, report))
                 .unwrap_or_default(),
             vips: vips.into_iter().map(Spanned::into_inner).collect(),
-            protocol: choice(
-                &service,
-                "protocol",
-                &[("tcp", Protocol::Tcp), ("udp", Protocol::Udp)],
-                &[],
-                report,
-            )
-            .unwrap_or(Protocol::Tcp),
-            plane: choice(
-                &service,
-                "plane",
-                &[("auto", Plane::Auto), ("nat", Plane::Nat)],
-                &["socket"],
-                report,
-            )
-            .unwrap_or_default(),
+            protocol,
+            plane,
             affinity: choice(
                 &service,
                 "affinity",
@@ -139,8 +161,17 @@ fn read(file: &str, text: &str, top: &Section<'_>, report: &mut Report<'_>) -> S
                 report,
             )
             .unwrap_or_default(),
+            readmit: choice(
+                &service,
+                "readmit",
+                &[("probe", Readmit::Probe), ("listen", Readmit::Listen)],
+                &[],
+                report,
+            )
+            .unwrap_or_default(),
             slots: slots.map(|read| SlotSpec {
                 backends: read.backends.into_iter().map(Spanned::into_inner).collect(),
+                user: read.user,
             }),
             targets,
             readiness: probe::read(&probe, report),

@@ -2,7 +2,13 @@
 
 use toml::Spanned;
 
-use super::{address, field::Field, report::Report, schema, section::Section};
+use super::{
+    address,
+    field::Field,
+    report::{Report, shown},
+    schema,
+    section::Section,
+};
 use crate::model::BackendSpec;
 
 /// Weight of a backend that is given as a string.
@@ -18,21 +24,26 @@ pub(super) struct SlotRead {
     pub at: Option<std::ops::Range<usize>>,
     /// Whether every backend of the file is in `backends`.
     pub complete: bool,
+    /// The user who may listen there.
+    pub user: Option<String>,
 }
 
 /// Reads a slot; one that is not in the file is empty.
 pub(super) fn read(slot: &Section<'_>, report: &mut Report<'_>) -> SlotRead {
+    let user = slot.get("user").and_then(|field| user(&field, report));
     let Some(field) = slot.get("backends") else {
         return SlotRead {
             at: slot.at(),
             complete: !slot.is_unreadable(),
             backends: Vec::new(),
+            user,
         };
     };
     let at = Some(field.at());
     let Some(elements) = field.elements(report) else {
         return SlotRead {
             at,
+            user,
             ..SlotRead::default()
         };
     };
@@ -48,7 +59,27 @@ pub(super) fn read(slot: &Section<'_>, report: &mut Report<'_>) -> SlotRead {
         at,
         complete: backends.len() == given_count,
         backends,
+        user,
     }
+}
+
+/// The name of a user, as useradd(8) allows it. Whether there is one is found out when it is put in
+/// force.
+fn user(field: &Field<'_>, report: &mut Report<'_>) -> Option<String> {
+    let name = field.string(report)?;
+    let is_name = (1..=32).contains(&name.len())
+        && name.bytes().enumerate().all(|(i, byte)| {
+            byte.is_ascii_alphanumeric() || byte == b'_' || i > 0 && b"-.$".contains(&byte)
+        });
+    if is_name {
+        return Some(name.to_owned());
+    }
+    report.value(
+        &field.at(),
+        format!("{} is no name of a user", shown(name)),
+        "write the user the server runs as, such as \"orders\"",
+    );
+    None
 }
 
 fn backend(

@@ -2,14 +2,21 @@
 
 mod deviation;
 mod health;
+mod listener;
 mod outlier;
 mod plan;
+mod plane;
 mod record;
 mod service;
 
 pub use deviation::Deviation;
 pub use health::BackendHealth;
+pub use listener::{ListenerView, Relistened};
 pub use outlier::{Decision, Outcomes, Peer};
-pub use plan::{PlannedBackend, PublishedService, ServicePlan, SlotPlan, effective_bp};
+pub use plan::{
+    PlanePlan, PlannedBackend, PublishedService, ServicePlan, SlotPlan, SocketPlan, effective_bp,
+    serves,
+};
+pub use plane::{HostView, Steering, choose_plane};
 pub use record::{Drained, ServiceRecord, StateRecord};
 pub use service::ServiceControl;

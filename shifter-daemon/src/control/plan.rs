@@ -1,10 +1,13 @@
 //! What the packet path shall do with a service, down to the last backend. Pure values.
 
-use std::net::SocketAddr;
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+};
 
 use shifter_common::steering::{Affinity, Slot, SteeringWord, WEIGHT_FULL_BP};
 
-use crate::model::{OnEmpty, Protocol, Targets};
+use crate::model::{OnEmpty, Plane, Protocol, Targets};
 
 /// The wanted state of one service. It leaves its executor no choice.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,8 +30,31 @@ pub struct ServicePlan {
     pub held: bool,
     /// Clients that do not follow the weight.
     pub targets: Targets,
+    /// Where new flows are steered.
+    pub plane: PlanePlan,
     /// Slots a and b.
     pub slots: [SlotPlan; 2],
+}
+
+/// Where new flows are steered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum PlanePlan {
+    /// To backends anywhere, by rewriting packets.
+    #[default]
+    Nat,
+    /// To sockets that listen on this host.
+    Socket(SocketPlan),
+}
+
+/// What only the socket plane needs to know.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SocketPlan {
+    /// Whether a backend that listens again is selected at once, without waiting for a probe.
+    pub readmits_on_listen: bool,
+    /// The users, besides root, who may listen for slots a and b.
+    pub users: [Option<String>; 2],
+    /// Backends found ready, each with the epoch of its listeners that was.
+    pub admitted: BTreeMap<SocketAddr, u32>,
 }
 
 /// The wanted state of one slot.
@@ -71,6 +97,11 @@ impl ServicePlan {
     }
 }
 
+/// Whether a backend can take flows of clients of an address family. `[::]` takes both.
+pub fn serves(backend: SocketAddr, is_v6: bool) -> bool {
+    backend.is_ipv6() == is_v6 || backend.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED)
+}
+
 /// The share of new flows that the canary gets under a steering word, basis points: the weight,
 /// unless a slot is not eligible.
 pub fn effective_bp(word: SteeringWord) -> u16 {
@@ -97,6 +128,8 @@ pub struct PublishedService {
     pub on_empty: OnEmpty,
     /// Clients that do not follow the weight.
     pub targets: Targets,
+    /// Where new flows are steered: never [`Plane::Auto`].
+    pub plane: Plane,
     /// Backends of both slots that take new flows: slot, address.
     pub ready: Vec<(Slot, SocketAddr)>,
 }

@@ -10,12 +10,16 @@ use shifter_common::{
 use super::{
     deviation::Deviation,
     health::BackendHealth,
+    listener::{ListenerView, Relistened},
     outlier::{Decision, Ejector, Outcomes, Peer},
-    plan::{PlannedBackend, PublishedService, ServicePlan, SlotPlan},
+    plan::{
+        PlanePlan, PlannedBackend, PublishedService, ServicePlan, SlotPlan, SocketPlan, serves,
+    },
+    plane::{HostView, Steering, choose_plane},
     record::{Drained, ServiceRecord},
 };
 use crate::model::{
-    BackendSpec, OnEmpty, Plane, ProbeCheck, ProbeSpec, ServiceSpec, SlotSpec, Target,
+    BackendSpec, OnEmpty, Plane, ProbeCheck, ProbeSpec, Readmit, ServiceSpec, SlotSpec, Target,
 };
 
 /// The wanted state of one service.
@@ -26,6 +30,10 @@ pub struct ServiceControl {
     health: BTreeMap<(Slot, SocketAddr), BackendHealth>,
     /// The watch over each slot's backends.
     ejectors: [Ejector; 2],
+    /// What listens for each backend; looked at on the socket plane only.
+    listeners: BTreeMap<(Slot, SocketAddr), ListenerView>,
+    /// The plane it is steered by, or why it can be by none.
+    steering: Result<Steering, String>,
     /// Whether a slot has been eligible since the service is known.
     has_served: bool,
     /// Why the service is not as its file says, if it is not.
@@ -66,11 +74,21 @@ impl ServiceControl {
         record.weight_bp = record.weight_bp.min(WEIGHT_FULL_BP);
         let has_served =
             published.is_some_and(|p| Slot::ALL.into_iter().any(|slot| p.word.eligible(slot)));
+        let steering = Ok(Steering {
+            plane: match (spec.plane, published) {
+                (Plane::Auto, Some(published)) => published.plane,
+                (Plane::Auto, None) => Plane::Nat,
+                (plane, _) => plane,
+            },
+            reason: "the host has not been looked at yet".into(),
+        });
         let mut this = Self {
             spec,
             record,
             health: BTreeMap::new(),
             ejectors: Default::default(),
+            listeners: BTreeMap::new(),
+            steering,
             has_served,
             deviation: None,
         };
@@ -106,10 +124,11 @@ impl ServiceControl {
             name: published.name.clone(),
             vips: published.vips.clone(),
             protocol: published.protocol,
-            plane: Plane::Nat,
+            plane: published.plane,
             affinity: published.word.affinity(),
             default_slot: published.word.baseline(),
             on_empty: published.on_empty,
+            readmit: Readmit::Listen,
             slots,
             targets: published.targets.clone(),
             readiness: ProbeSpec {
@@ -173,7 +192,83 @@ impl ServiceControl {
             .collect()
     }
 
-    /// A backend's health; `None` if it is not of this service.
+    /// Chooses the plane by what the host is like. To be called when the service is made and when
+    /// its file or the host has changed. Says whether the choice is another.
+    ///
+    /// # Errors
+    /// Why the service can be steered by no plane.
+    pub fn choose_plane(&mut self, host: &HostView) -> Result<bool, String> {
+        let steering = choose_plane(&self.spec, host);
+        let is_other = match (&steering, &self.steering) {
+            (Ok(new), Ok(old)) => new.plane != old.plane,
+            (new, old) => new.is_ok() != old.is_ok(),
+        };
+        if is_other {
+            self.listeners.clear();
+        }
+        self.steering = steering;
+        self.note_service();
+        match &self.steering {
+            Ok(_) => Ok(is_other),
+            Err(why) => Err(why.clone()),
+        }
+    }
+
+    /// The plane the service is steered by and why, or why by none.
+    pub fn steering(&self) -> Result<&Steering, &String> {
+        self.steering.as_ref()
+    }
+
+    /// Whether new flows are given to listening sockets.
+    pub fn is_on_socket_plane(&self) -> bool {
+        matches!(&self.steering, Ok(steering) if steering.plane == Plane::Socket)
+    }
+
+    /// Notes what listens for a backend, and says what that brings. A backend that is not of this
+    /// service is ignored. One that listens anew has to be found ready again, unless its file or the
+    /// lack of a probe says otherwise.
+    pub fn set_listener(&mut self, slot: Slot, addr: SocketAddr, view: ListenerView) -> Relistened {
+        let key = (slot, addr);
+        if !self.health.contains_key(&key) {
+            return Relistened::No;
+        }
+        let mut news = view.since(self.listeners.get(&key));
+        if news == Relistened::Anew {
+            if self.readmits_on_listen() {
+                news = Relistened::Changed;
+            } else {
+                let health = BackendHealth::not_ready("listens again and is not probed yet");
+                self.health.insert(key, health);
+            }
+        }
+        self.listeners.insert(key, view);
+        self.note_service();
+        news
+    }
+
+    /// What listens for a backend, if that is known.
+    pub fn listener(&self, slot: Slot, addr: SocketAddr) -> Option<&ListenerView> {
+        self.listeners.get(&(slot, addr))
+    }
+
+    fn readmits_on_listen(&self) -> bool {
+        self.spec.readmit == Readmit::Listen || self.spec.readiness.check == ProbeCheck::None
+    }
+
+    /// Whether a backend takes new flows, by its probe and, on the socket plane, by its listeners.
+    pub fn standing(&self, slot: Slot, addr: SocketAddr) -> Option<BackendHealth> {
+        let health = self.health(slot, addr)?;
+        if !self.is_on_socket_plane() {
+            return Some(health.clone());
+        }
+        Some(match self.listeners.get(&(slot, addr)) {
+            Some(view) => view.limit(health),
+            None if health.ready => BackendHealth::not_ready("its listener is not captured yet"),
+            None => health.clone(),
+        })
+    }
+
+    /// A backend's health as probed; `None` if it is not of this service.
     pub fn health(&self, slot: Slot, addr: SocketAddr) -> Option<&BackendHealth> {
         self.health.get(&(slot, addr))
     }
@@ -193,7 +288,7 @@ impl ServiceControl {
     /// Whether new flows may go to a backend: its probe lets it, and it is not ejected, unless
     /// nobody else of its family is left.
     pub fn takes_flows(&self, slot: Slot, addr: SocketAddr) -> bool {
-        let is_ready = |addr| self.health(slot, addr).is_some_and(|health| health.ready);
+        let is_ready = |addr| self.standing(slot, addr).is_some_and(|health| health.ready);
         let is_ejected = |addr| self.ejected_reason(slot, addr).is_some();
         let stands_in = |other: &BackendSpec| {
             other.addr != addr
@@ -254,6 +349,8 @@ impl ServiceControl {
         if self.spec.outlier.is_none() {
             self.ejectors = Default::default();
         }
+        self.listeners
+            .retain(|key, _| self.health.contains_key(key));
         self.deviation = None;
         self.note_service();
         changes
@@ -388,10 +485,10 @@ impl ServiceControl {
     fn family_reason(&self, slot: Slot, is_v6: bool) -> Option<String> {
         let mut first = None;
         for backend in &self.spec.slot(slot).backends {
-            if backend.addr.is_ipv6() != is_v6 || backend.weight == 0 {
+            if !serves(backend.addr, is_v6) || backend.weight == 0 {
                 continue;
             }
-            let Some(health) = self.health(slot, backend.addr) else {
+            let Some(health) = self.standing(slot, backend.addr) else {
                 continue;
             };
             if health.ready {
@@ -420,6 +517,7 @@ impl ServiceControl {
             weight_bp: self.record.weight_bp,
             held: self.record.held,
             targets: self.spec.targets.clone(),
+            plane: self.plane_plan(),
             slots: Slot::ALL.map(|slot| SlotPlan {
                 eligible: self.is_eligible(slot),
                 backends: self
@@ -435,6 +533,22 @@ impl ServiceControl {
                     .collect(),
             }),
         }
+    }
+
+    fn plane_plan(&self) -> PlanePlan {
+        if !self.is_on_socket_plane() {
+            return PlanePlan::Nat;
+        }
+        let admitted = self.listeners.iter().filter(|((slot, addr), view)| {
+            view.is_captured && self.health(*slot, *addr).is_some_and(|h| h.ready)
+        });
+        PlanePlan::Socket(SocketPlan {
+            readmits_on_listen: self.readmits_on_listen(),
+            users: Slot::ALL.map(|slot| self.spec.slot(slot).user.clone()),
+            admitted: admitted
+                .map(|((_, addr), view)| (*addr, view.epoch))
+                .collect(),
+        })
     }
 
     /// Why traffic is not as asked for, in sentences; empty if it is.

@@ -15,9 +15,11 @@ use shifter_common::{
 };
 
 use super::{
-    BackendReading, Bypass, Census, Dataplane, DataplaneError, FlowTable, ListedFlow, LostPath,
-    Publication, PublishedService, ServicePlan, ServiceReading,
+    BackendReading, Bypass, Census, Dataplane, DataplaneError, FlowTable, HostView, ListedFlow,
+    ListenerReading, ListenerView, LostPath, PlanePlan, Publication, PublishedService, ServicePlan,
+    ServiceReading,
 };
+use crate::model::Plane;
 
 /// Names one backend in one slot of a service.
 pub type BackendKey = (String, Slot, SocketAddr);
@@ -34,6 +36,10 @@ pub enum Operation {
     Read,
     /// [`Dataplane::verdicts`]
     Verdicts,
+    /// [`Dataplane::lookups`]
+    Lookups,
+    /// [`Dataplane::listeners`]
+    Listeners,
     /// [`Dataplane::retire`]
     Retire,
     /// [`Dataplane::bypass`]
@@ -63,6 +69,12 @@ pub struct MemoryState {
     pub backends: Vec<BackendKey>,
     /// Counters; zero unless set.
     pub counters: BTreeMap<BackendKey, BackendCounters>,
+    /// Addresses of the host, which choose the plane.
+    pub local: std::collections::BTreeSet<std::net::IpAddr>,
+    /// Why the socket plane cannot be had, if it cannot.
+    pub socket_plane_lacks: Option<String>,
+    /// What listens, by address. Whoever is not named here is captured, in epoch 1.
+    pub listeners: BTreeMap<SocketAddr, ListenerView>,
     /// Live flows.
     pub live: BTreeMap<BackendKey, u64>,
     /// What [`FlowTable::flows`] lists, by service.
@@ -127,6 +139,10 @@ impl MemoryState {
             protocol: plan.protocol,
             on_empty: plan.on_empty,
             targets: plan.targets.clone(),
+            plane: match plan.plane {
+                PlanePlan::Nat => Plane::Nat,
+                PlanePlan::Socket(_) => Plane::Socket,
+            },
             ready: Slot::ALL
                 .into_iter()
                 .flat_map(of_slot)
@@ -181,6 +197,34 @@ impl Dataplane for MemoryDataplane {
         })
     }
 
+    fn host_view(&self) -> HostView {
+        self.with(|state| HostView {
+            local: state.local.clone(),
+            socket_plane: state.socket_plane_lacks.clone().map_or(Ok(()), Err),
+        })
+    }
+
+    fn listeners(&mut self, plan: &ServicePlan) -> Result<Vec<ListenerReading>, DataplaneError> {
+        if plan.plane == PlanePlan::Nat {
+            return Ok(Vec::new());
+        }
+        self.attempt(Operation::Listeners, |state| {
+            let of_slot = |slot| plan.slot(slot).backends.iter().map(move |b| (slot, b.addr));
+            let readings = Slot::ALL.into_iter().flat_map(of_slot);
+            readings
+                .map(|(slot, addr)| ListenerReading {
+                    slot,
+                    addr,
+                    view: state.listeners.get(&addr).cloned().unwrap_or(ListenerView {
+                        is_captured: true,
+                        epoch: 1,
+                        ..ListenerView::default()
+                    }),
+                })
+                .collect()
+        })
+    }
+
     fn read(&self, service: &str) -> Result<ServiceReading, DataplaneError> {
         self.attempt(Operation::Read, |state| ServiceReading {
             backends: (0..)
@@ -203,6 +247,12 @@ impl Dataplane for MemoryDataplane {
 
     fn verdicts(&self) -> Result<Vec<u64>, DataplaneError> {
         self.attempt(Operation::Verdicts, |_| vec![0; Verdict::COUNT as usize])
+    }
+
+    fn lookups(&self) -> Result<Vec<u64>, DataplaneError> {
+        self.attempt(Operation::Lookups, |_| {
+            vec![0; shifter_common::socket::LookupVerdict::COUNT as usize]
+        })
     }
 
     fn flow_table(&self) -> Arc<dyn FlowTable> {

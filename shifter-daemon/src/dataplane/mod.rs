@@ -9,9 +9,13 @@ pub mod memory;
 use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 pub use crate::bypass::Bypass;
-pub use crate::control::{PlannedBackend, PublishedService, ServicePlan, SlotPlan};
+pub use crate::control::{
+    HostView, ListenerView, PlanePlan, PlannedBackend, PublishedService, ServicePlan, SlotPlan,
+    SocketPlan,
+};
 use shifter_common::{
     abi::{BackendCounters, FlowEntry, FlowKey, SlotCounters},
+    socket::SocketCounters,
     steering::{Slot, SteeringWord},
     wire::{InterfaceStatus, LocalClientsStatus},
 };
@@ -93,8 +97,21 @@ pub struct BackendReading {
 pub struct ServiceReading {
     /// Slots a and b.
     pub slots: [SlotCounters; 2],
+    /// Slots a and b on the socket plane.
+    pub sockets: [SocketCounters; 2],
     /// Backends that are in a slot or still have flows.
     pub backends: Vec<BackendReading>,
+}
+
+/// What listens for one backend of a service on the socket plane.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerReading {
+    /// Its slot.
+    pub slot: Slot,
+    /// Its address.
+    pub addr: SocketAddr,
+    /// What was seen.
+    pub view: ListenerView,
 }
 
 /// What the flow tables hold.
@@ -111,6 +128,8 @@ pub struct Census {
     pub pending_evicted_count: u64,
     /// Live flows by backend index: established, at least one side may still send.
     pub live: std::collections::HashMap<u32, u64>,
+    /// Open connections of versions that have left their slot, by backend index.
+    pub departed: std::collections::HashMap<u32, u64>,
     /// Backend indexes and VIPs that any entry refers to.
     pub referenced_backends: std::collections::HashSet<u32>,
     /// Service index and VIP ordinal of every entry.
@@ -173,6 +192,17 @@ pub trait Dataplane: Send {
     /// If a table is full, an address is taken by another service, or the kernel refuses.
     fn publish(&mut self, plan: &ServicePlan) -> Result<Publication, DataplaneError>;
 
+    /// What the choice of a plane depends on.
+    fn host_view(&self) -> HostView;
+
+    /// Looks at what listens for the backends of a plan of the socket plane, and captures what may
+    /// be captured, so that the plan can be published. No new flow is steered by that. A plan of
+    /// the nat plane has no listeners.
+    ///
+    /// # Errors
+    /// If a table is full, a user is not known, or the kernel does not answer.
+    fn listeners(&mut self, plan: &ServicePlan) -> Result<Vec<ListenerReading>, DataplaneError>;
+
     /// Counters of a service; zero if it is unknown.
     ///
     /// # Errors
@@ -184,6 +214,12 @@ pub trait Dataplane: Send {
     /// # Errors
     /// If the kernel does not answer.
     fn verdicts(&self) -> Result<Vec<u64>, DataplaneError>;
+
+    /// Lookups of the socket plane by verdict number; zero where it cannot be had.
+    ///
+    /// # Errors
+    /// If the kernel does not answer.
+    fn lookups(&self) -> Result<Vec<u64>, DataplaneError>;
 
     /// The flow tables, to be read without holding up the driver.
     fn flow_table(&self) -> Arc<dyn FlowTable>;

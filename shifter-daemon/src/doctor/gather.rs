@@ -126,7 +126,7 @@ pub fn cgroup2() -> Option<String> {
 
 /// The first mount of cgroup v2 in `/proc/self/mounts`: `/sys/fs/cgroup`, or
 /// `/sys/fs/cgroup/unified` beside version 1.
-fn cgroup2_mount(mounts: &str) -> Option<String> {
+pub fn cgroup2_mount(mounts: &str) -> Option<String> {
     mounts.lines().find_map(|line| {
         let mut fields = line.split(' ');
         let (place, kind) = (fields.nth(1)?, fields.next()?);

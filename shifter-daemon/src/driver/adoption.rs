@@ -20,6 +20,7 @@ impl Driver {
             .into_iter()
             .map(|p| (p.name.clone(), p))
             .collect();
+        let host = self.dataplane.host_view();
         let held: Services = published
             .iter()
             .map(|(name, published)| (name.clone(), held_spec(published)))
@@ -40,14 +41,18 @@ impl Driver {
         }
         for (name, spec) in std::mem::take(&mut loaded.services) {
             let record = self.state.service(&name).cloned();
-            let control = ServiceControl::new(spec, record, published.get(&name));
+            let mut control = ServiceControl::new(spec, record, published.get(&name));
+            // Why it can be steered by no plane is said where it is put in force.
+            let _ = control.choose_plane(&host);
             self.services.insert(name.clone(), control);
+            self.note_listeners(&name);
             self.keep_record(&name);
             // A failure is noted where it happens.
             let _ = self.put_in_force(&name);
         }
         for (name, orphan) in orphans {
             self.services.insert(name.clone(), orphan);
+            self.note_listeners(&name);
             self.keep_record(&name);
             if self.is_decided_otherwise(&name) {
                 let _ = self.put_in_force(&name);

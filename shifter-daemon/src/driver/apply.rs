@@ -9,6 +9,7 @@ use crate::{
     config::{self, LoadedServices},
     config_files,
     control::{Deviation, ServiceControl},
+    dataplane::DataplaneError,
     model::ServiceSpec,
 };
 
@@ -68,9 +69,21 @@ impl Driver {
                 )
             }
         };
+        let host = self.dataplane.host_view();
+        let (mut new, mut refusal) = (new, None);
+        let is_moved = match new.choose_plane(&host) {
+            Ok(is_other) => is_other,
+            Err(why) => {
+                refusal = Some(why);
+                false
+            }
+        };
         let was_adrift = old.as_ref().is_some_and(|old| old.deviation.is_some());
-        let plan = new.plan();
-        let is_due = !changes.is_empty() || was_adrift || self.unpublished.contains_key(&name);
+        let is_due = is_moved
+            || refusal.is_some()
+            || !changes.is_empty()
+            || was_adrift
+            || self.unpublished.contains_key(&name);
         let detail = match &old {
             None => "new service".to_owned(),
             Some(_) if was_adrift && changes.is_empty() => "its file is good again".to_owned(),
@@ -82,7 +95,14 @@ impl Driver {
         if !is_due {
             return changes;
         }
-        match self.publish(&plan) {
+        self.note_listeners(&name);
+        let plan = self.services.get(&name).map(ServiceControl::plan);
+        let published = match (refusal, plan) {
+            (Some(why), _) => Err(DataplaneError::Refused(why)),
+            (None, Some(plan)) => self.publish(&plan),
+            (None, None) => return changes,
+        };
+        match published {
             Ok(publication) => {
                 let took_ns = took_ns(arrived, publication.stored_at);
                 self.record(Happening {

@@ -78,6 +78,10 @@ impl Driver {
                 let result = self.detach(&body, &by);
                 send(reply, result.map(Reply::Detached));
             }
+            Request::LookAtListeners => {
+                self.look_at_listeners();
+                send(reply, Ok(Reply::Looked));
+            }
         }
     }
 

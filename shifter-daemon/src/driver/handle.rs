@@ -44,6 +44,8 @@ pub enum Request {
     Bypass(String, Bypass),
     /// Take all programs off the interfaces.
     Detach(Detach),
+    /// Look at what listens for the backends of the socket plane.
+    LookAtListeners,
 }
 
 /// The answer to a [`Request`], by variant.
@@ -61,6 +63,8 @@ pub enum Reply {
     Changed(Changed),
     /// To [`Request::Detach`].
     Detached(Detached),
+    /// To [`Request::LookAtListeners`].
+    Looked,
 }
 
 /// A request on its way to the driver.

@@ -9,6 +9,7 @@ mod drain;
 mod events;
 mod handle;
 mod inbox;
+mod listeners;
 mod outliers;
 mod publication;
 mod readiness;
@@ -43,7 +44,7 @@ use crate::{
     control::ServiceControl,
     dataplane::{Dataplane, DataplaneError, FlowTable},
     model::NodeSpec,
-    probe::{ProbeEvent, Prober},
+    probe::{ProbeEvent, Prober, TargetKey},
     state::StateFile,
 };
 
@@ -83,6 +84,8 @@ pub struct Driver {
     words: BTreeMap<String, SteeringWord>,
     /// Ways around shifter that are in force.
     ways: Vec<crate::bypass::Bypass>,
+    /// When the probing of a backend was begun anew: what was answered before does not count.
+    restarted: BTreeMap<TargetKey, std::time::Instant>,
     /// Attempts to publish so far.
     publications_count: u64,
     /// Whether a sweep of the flow tables is under way.
@@ -116,6 +119,7 @@ impl Driver {
             unpublished: BTreeMap::new(),
             words: BTreeMap::new(),
             ways: Vec::new(),
+            restarted: BTreeMap::new(),
             publications_count: 0,
             is_sweeping: Arc::default(),
             started_unix_ms: unix_ms(),
@@ -147,6 +151,7 @@ impl Driver {
                 Input::Look => self.look_for_outliers(Instant::now().into_std()),
                 Input::Tick => {
                     self.tend();
+                    self.look_at_listeners();
                     self.retry();
                     self.begin_sweep(swept_tx.clone());
                 }

@@ -11,6 +11,9 @@ impl Driver {
     /// what becomes of the service.
     pub(super) fn publish(&mut self, plan: &ServicePlan) -> Result<Publication, DataplaneError> {
         self.publications_count += 1;
+        if let Some(Err(why)) = self.services.get(&plan.name).map(|c| c.steering()) {
+            return Err(DataplaneError::Refused(why.clone()));
+        }
         let publication = self.dataplane.publish(plan)?;
         if self.unpublished.remove(&plan.name).is_some() {
             tracing::info!(service = plan.name, "in force again");

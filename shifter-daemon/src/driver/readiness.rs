@@ -60,6 +60,13 @@ impl Driver {
             slot,
             addr,
         } = &event.key;
+        if self
+            .restarted
+            .get(&event.key)
+            .is_some_and(|at| event.caused_at < *at)
+        {
+            return false;
+        }
         let health = if event.ready {
             BackendHealth::ready()
         } else {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use shifter_common::{
     abi::{self, BackendCounters},
+    socket::LookupVerdict,
     steering::Slot,
     tcp::Phase,
     verdict::Verdict,
@@ -18,7 +19,7 @@ use crate::{
     config::format_duration,
     control::{Deviation, ServiceControl},
     dataplane::{Census, DataplaneError, ListedFlow, ServiceReading},
-    model::Target,
+    model::{Plane, Target},
 };
 
 /// A service's status without flow counts, and the backend indexes to count by.
@@ -41,9 +42,10 @@ impl Driver {
             .collect();
         let parts = drafts.and_then(|drafts| {
             let local_clients = self.dataplane.local_clients()?;
-            Ok((drafts, self.dataplane.verdicts()?, local_clients))
+            let (verdicts, lookups) = (self.dataplane.verdicts()?, self.dataplane.lookups()?);
+            Ok((drafts, verdicts, lookups, local_clients))
         });
-        let (drafts, verdicts, local_clients) = match parts {
+        let (drafts, verdicts, lookups, local_clients) = match parts {
             Ok(parts) => parts,
             Err(error) => return send(reply, Err(error.into())),
         };
@@ -64,6 +66,11 @@ impl Driver {
                 verdicts: Verdict::ALL
                     .iter()
                     .zip(verdicts)
+                    .map(|(verdict, count)| (verdict.label().to_owned(), count))
+                    .collect(),
+                lookups: LookupVerdict::ALL
+                    .iter()
+                    .zip(lookups)
                     .map(|(verdict, count)| (verdict.label().to_owned(), count))
                     .collect(),
             },
@@ -159,8 +166,16 @@ impl Driver {
                 name: name.to_owned(),
                 vips: spec.vips.iter().map(ToString::to_string).collect(),
                 protocol: spec.protocol.name().into(),
-                plane: "nat".into(),
-                plane_reason: "the nat plane is the only one of this version".into(),
+                plane: match control.steering().map(|steering| steering.plane) {
+                    Ok(Plane::Socket) => "socket",
+                    Ok(Plane::Nat | Plane::Auto) => "nat",
+                    Err(_) => "none",
+                }
+                .into(),
+                plane_reason: match control.steering() {
+                    Ok(steering) => steering.reason.clone(),
+                    Err(why) => why.clone(),
+                },
                 affinity: spec.affinity,
                 baseline: record.baseline,
                 weight_bp: record.weight_bp,
@@ -201,6 +216,10 @@ impl Draft {
             let of_backends: u64 = slot.backends.iter().map(|b| b.live_flows_count).sum();
             let of_leaving: u64 = leaving[place].iter().map(live).sum();
             slot.live_flows_count = of_backends + of_leaving;
+            let departed = |index: &u32| census.departed.get(index).copied().unwrap_or(0);
+            let of_backends: u64 = indexes[place].iter().flatten().map(departed).sum();
+            let of_leaving: u64 = leaving[place].iter().map(departed).sum();
+            slot.departed_flows_count = of_backends + of_leaving;
             if let Some(overdue) = overdue[place].take().filter(|_| slot.live_flows_count > 0) {
                 slot.reason = format!("{}; {overdue}", slot.reason);
             }
@@ -228,10 +247,10 @@ fn slot_status(
         .backends
         .iter()
         .map(|backend| {
-            let health = control.health(slot, backend.addr);
+            let health = control.standing(slot, backend.addr);
             let reason = control
                 .ejected_reason(slot, backend.addr)
-                .unwrap_or_else(|| health.map_or("", |health| &health.reason));
+                .unwrap_or_else(|| health.as_ref().map_or("", |health| &health.reason));
             let counters = by_addr
                 .get(&backend.addr)
                 .map_or_else(BackendCounters::default, |reading| reading.counters);
@@ -258,6 +277,20 @@ fn slot_status(
         failed_over_count: counters.failed_over,
         unserved_count: counters.unserved,
         targeted_count: counters.targeted,
+        departed_flows_count: 0,
+        accept_queue_count: spec
+            .backends
+            .iter()
+            .filter_map(|backend| control.listener(slot, backend.addr))
+            .map(|view| u64::from(view.queue_count))
+            .sum(),
+        socket: if control.is_on_socket_plane() {
+            let rows = reading.sockets[slot.index() as usize].rows();
+            rows.map(|(name, count, _)| (name.to_owned(), count))
+                .collect()
+        } else {
+            Vec::new()
+        },
         backends,
     };
     let indexes = spec

@@ -25,6 +25,7 @@ pub(crate) fn status() -> Status {
             pending_count: 12,
             pending_capacity_count: 65_536,
             pending_evicted_count: 934_464,
+            lookups: vec![],
             verdicts: (0..)
                 .zip(Verdict::ALL)
                 .map(|(n, v)| (v.label().into(), n * 1000))
@@ -97,6 +98,9 @@ fn orders() -> ServiceStatus {
                 failed_over_count: 2,
                 unserved_count: 3,
                 targeted_count: 4,
+                departed_flows_count: 0,
+                accept_queue_count: 0,
+                socket: vec![],
                 backends: vec![
                     backend("10.0.0.10:8443", true, 500),
                     backend("[2001:db8::11]:8443", true, 400),
@@ -113,6 +117,9 @@ fn orders() -> ServiceStatus {
                 failed_over_count: 17,
                 unserved_count: 1,
                 targeted_count: 61,
+                departed_flows_count: 0,
+                accept_queue_count: 0,
+                socket: vec![],
                 backends: vec![backend("10.0.0.11:9443", false, 304)],
             },
         ],
@@ -132,6 +139,9 @@ fn billing() -> ServiceStatus {
         failed_over_count: 0,
         unserved_count: 0,
         targeted_count: 0,
+        departed_flows_count: 0,
+        accept_queue_count: 0,
+        socket: vec![],
         backends: vec![],
     };
     ServiceStatus {

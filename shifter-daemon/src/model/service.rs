@@ -38,6 +38,8 @@ pub struct ServiceSpec {
     pub default_slot: Slot,
     /// What happens to a new flow when no slot is eligible.
     pub on_empty: OnEmpty,
+    /// When a backend that listens again gets new flows (socket plane).
+    pub readmit: Readmit,
     /// Slots a and b.
     pub slots: [SlotSpec; 2],
     /// Clients that do not follow the weight; at most 1,024 prefixes.
@@ -92,8 +94,20 @@ pub enum Plane {
     /// shifter chooses and says why.
     #[default]
     Auto,
+    /// To sockets that listen on this host; no packet is touched.
+    Socket,
     /// Destination rewriting.
     Nat,
+}
+
+/// When a backend that listens again gets new flows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Readmit {
+    /// When its readiness probe succeeds.
+    #[default]
+    Probe,
+    /// At once.
+    Listen,
 }
 
 /// What happens to a new flow when no slot is eligible.
@@ -111,6 +125,8 @@ pub enum OnEmpty {
 pub struct SlotSpec {
     /// Server addresses; no two the same, none in the other slot or another service.
     pub backends: Vec<BackendSpec>,
+    /// The user, besides root, who may listen there (socket plane).
+    pub user: Option<String>,
 }
 
 /// One server address.

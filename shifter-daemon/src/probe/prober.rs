@@ -114,6 +114,17 @@ impl Prober {
         }
     }
 
+    /// Begins a target anew, as one that is not ready and asked at once. One that is not known is
+    /// left alone.
+    ///
+    /// Must be called within a tokio runtime.
+    pub fn restart(&mut self, key: &TargetKey) {
+        if let Some(task) = self.tasks.remove(key) {
+            let begun = self.start(key, task.spec.clone(), false);
+            self.tasks.insert(key.clone(), begun);
+        }
+    }
+
     /// Number of targets.
     pub fn len(&self) -> usize {
         self.tasks.len()

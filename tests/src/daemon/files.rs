@@ -6,7 +6,8 @@ use shifter_daemon::{
     config::format_duration,
     model::{
         Affinity, BackendSpec, EstablishedPolicy, HookSpec, LocalClientsSpec, NodeSpec, OnEmpty,
-        Plane, ProbeCheck, ProbeSpec, Protocol, ServiceSpec, Slot, SlotSpec, Target, Targets,
+        Plane, ProbeCheck, ProbeSpec, Protocol, Readmit, ServiceSpec, Slot, SlotSpec, Target,
+        Targets,
     },
 };
 
@@ -21,15 +22,17 @@ pub fn service(name: &str, vips: &[SocketAddr], a: &[SocketAddr], b: &[SocketAdd
                 weight: 100,
             })
             .collect(),
+        user: None,
     };
     ServiceSpec {
         name: name.to_owned(),
         vips: vips.to_vec(),
         protocol: Protocol::Tcp,
-        plane: Plane::Auto,
+        plane: Plane::Nat,
         affinity: Affinity::Connection,
         default_slot: Slot::A,
         on_empty: OnEmpty::Drop,
+        readmit: Readmit::Probe,
         slots: [slot(a), slot(b)],
         targets: Targets::new(),
         readiness: ProbeSpec {
@@ -110,6 +113,7 @@ pub fn service_toml(service: &ServiceSpec) -> String {
         .collect();
     let plane = match service.plane {
         Plane::Auto => "auto",
+        Plane::Socket => "socket",
         Plane::Nat => "nat",
     };
     let affinity = match service.affinity {
@@ -120,16 +124,25 @@ pub fn service_toml(service: &ServiceSpec) -> String {
         OnEmpty::Drop => "drop",
         OnEmpty::Pass => "pass",
     };
+    let readmit = match service.readmit {
+        Readmit::Probe => "probe",
+        Readmit::Listen => "listen",
+    };
     let protocol = service.protocol.name();
     let mut text = format!(
         "[service]\nname = {:?}\nvip = [{}]\nprotocol = {protocol:?}\nplane = {plane:?}\n\
-         affinity = {affinity:?}\ndefault_slot = \"{}\"\non_empty = {on_empty:?}\n",
+         affinity = {affinity:?}\ndefault_slot = \"{}\"\non_empty = {on_empty:?}\n\
+         readmit = {readmit:?}\n",
         service.name,
         vips.join(", "),
         service.default_slot,
     );
     for slot in Slot::ALL {
-        let _ = writeln!(text, "[slot.{slot}]\nbackends = [");
+        let _ = writeln!(text, "[slot.{slot}]");
+        if let Some(user) = &service.slot(slot).user {
+            let _ = writeln!(text, "user = {user:?}");
+        }
+        text += "backends = [\n";
         for BackendSpec { addr, weight } in &service.slot(slot).backends {
             let _ = writeln!(text, "    {{ addr = \"{addr}\", weight = {weight} }},");
         }
@@ -219,7 +232,9 @@ mod tests {
             &addrs(&["10.2.0.2:80", "[2001:db8:2::2]:80"]),
         );
         let mut other = plain.clone();
-        other.plane = Plane::Nat;
+        other.plane = Plane::Socket;
+        other.readmit = Readmit::Listen;
+        other.slots[1].user = Some("orders".into());
         other.affinity = Affinity::Client;
         other.default_slot = Slot::B;
         other.on_empty = OnEmpty::Pass;

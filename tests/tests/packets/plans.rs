@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use shifter_common::steering::{Affinity, Slot};
 use shifter_daemon::{
-    dataplane::{PlannedBackend, ServicePlan, SlotPlan},
+    dataplane::{PlanePlan, PlannedBackend, ServicePlan, SlotPlan, SocketPlan},
     model::{OnEmpty, Protocol},
 };
 use shifter_tests::packet::{Packet, flag};
@@ -56,6 +56,7 @@ pub fn plan() -> ServicePlan {
         protocol: Protocol::Tcp,
         affinity: Affinity::Connection,
         on_empty: OnEmpty::Drop,
+        plane: Default::default(),
         baseline: Slot::A,
         weight_bp: 0,
         held: false,
@@ -107,4 +108,12 @@ pub fn udp(from: &'static str, to: &'static str, payload: &str) -> Packet {
 /// From the client to an address, or back.
 pub fn tcp(from: &'static str, to: &'static str, flags: u8, seq: u32, ack: u32) -> Packet {
     Packet::tcp(from, to).flags(flags).seq(seq).ack(ack)
+}
+
+/// The same with new flows given to sockets.
+pub fn on_sockets(plan: ServicePlan) -> ServicePlan {
+    ServicePlan {
+        plane: PlanePlan::Socket(SocketPlan::default()),
+        ..plan
+    }
 }

@@ -61,6 +61,33 @@ pub fn scripts() -> Vec<Script> {
             counters: &[("a.unserved", 1)],
         },
         Script {
+            name: "a change of the plane: known flows go on, new ones are the listeners'",
+            plan: plan(),
+            steps: {
+                let answer = tcp(A, C, SYN | ACK, 9, 2);
+                let (ack, other) = (tcp(C, V, ACK, 2, 10), tcp("10.9.0.2:50000", V, SYN, 5, 0));
+                vec![
+                    In(syn(1), SteeredNew, Some(syn(1).to(A))),
+                    Out(answer.clone(), SteeredReply, Some(answer.from(V))),
+                    In(ack.clone(), SteeredFlow, Some(ack.clone().to(A))),
+                    Publish(on_sockets(plan())),
+                    In(ack.clone(), SteeredFlow, Some(ack.to(A))),
+                    In(other.clone(), PassSocketPlane, None),
+                    In(tcp("10.9.0.2:50000", V, ACK, 6, 1), PassNoFlow, None),
+                    Publish(plan()),
+                    In(other.clone(), SteeredNew, Some(other.to(A))),
+                ]
+            },
+            counters: &[
+                ("a.established", 1),
+                ("a.selected", 2),
+                ("a/10.0.0.20:8080.established", 1),
+                ("a/10.0.0.20:8080.packets_in", 4),
+                ("a/10.0.0.20:8080.packets_out", 1),
+                ("a/10.0.0.20:8080.selected", 2),
+            ],
+        },
+        Script {
             name: "a new service takes its VIP when it can serve it, not before",
             plan: neither(),
             steps: vec![

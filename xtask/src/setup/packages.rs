@@ -93,6 +93,18 @@ pub const PROGRAMS: &[Program] = &[
         why: "lists the routers on the way",
     },
     Program {
+        name: "setpriv",
+        package: "util-linux",
+        purposes: &[Purpose::Test, Purpose::Demo],
+        why: "becomes a user without rights",
+    },
+    Program {
+        name: "unshare",
+        package: "util-linux",
+        purposes: &[Purpose::Test, Purpose::Demo],
+        why: "makes namespaces as such a user",
+    },
+    Program {
         name: "pg_createcluster",
         package: "postgresql",
         purposes: &[Purpose::Test],

@@ -101,8 +101,10 @@ impl Targets {
 const PACKETS: &[&str] = &["packets"];
 /// The test targets that boot machines of their own.
 const SYSTEMD: &[&str] = &["systemd"];
-/// Both of these.
-const APART: &[&str] = &["packets", "systemd"];
+/// The test targets of the socket plane.
+const SOCKET: &[&str] = &["socket"];
+/// All of these.
+const APART: &[&str] = &["packets", "systemd", "socket"];
 
 /// The stages in the order in which they run: what fails fast comes first.
 pub const STAGES: &[Stage] = &[
@@ -130,7 +132,7 @@ pub const STAGES: &[Stage] = &[
     Stage {
         name: "clippy",
         about: "the source has no warnings",
-        budget_s: 240,
+        budget_s: 180,
         needs: &[Need::Object, Need::Component(Component::Clippy)],
         work: Work::Cargo(&[
             "clippy",
@@ -145,7 +147,7 @@ pub const STAGES: &[Stage] = &[
     Stage {
         name: "unit",
         about: "tests that need nothing but a compiler, in every package",
-        budget_s: 360,
+        budget_s: 240,
         needs: &[Need::Object],
         work: Work::Libtest(&[
             "test",
@@ -185,9 +187,20 @@ pub const STAGES: &[Stage] = &[
         },
     },
     Stage {
+        name: "socket",
+        about: "the socket plane: listeners captured, killed and replaced under load",
+        budget_s: 420,
+        needs: &[Need::Object, Need::Root, Need::Btf, Need::Programs],
+        work: Work::Root {
+            targets: Targets::Only(SOCKET),
+            binaries: true,
+            arguments: &["--test-threads=1"],
+        },
+    },
+    Stage {
         name: "systemd",
         about: "the packaged unit on machines that boot a real systemd",
-        budget_s: 240,
+        budget_s: 150,
         needs: &[Need::Object, Need::Root, Need::Btf, Need::Programs],
         work: Work::Root {
             targets: Targets::Only(SYSTEMD),
@@ -241,7 +254,14 @@ mod tests {
 
     #[test]
     fn each_target_of_the_root_tests_belongs_to_one_stage() {
-        for target in ["packets", "e2e", "systemd", "world", "shifter_tests"] {
+        for target in [
+            "packets",
+            "e2e",
+            "socket",
+            "systemd",
+            "world",
+            "shifter_tests",
+        ] {
             let stages = STAGES
                 .iter()
                 .filter(|stage| {

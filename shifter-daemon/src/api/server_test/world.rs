@@ -81,6 +81,7 @@ pub(super) fn answer(request: &Request) -> Result<Reply, Refusal> {
         ),
         Request::Flows(s, _) => known(s, Reply::Flows(flows())),
         Request::Apply => Ok(Reply::Applied(ApplyReport::default())),
+        Request::LookAtListeners => Ok(Reply::Looked),
         Request::SetWeight(s, _)
         | Request::Rollback(s, _)
         | Request::Drain(s, _)

@@ -114,7 +114,8 @@ fn the_examples_in_messages_are_good() {
             good("vip", "vip = \"10.0.0.10:443\""),
         );
         match path {
-            "slot.a" => text.push_str(example),
+            "slot.a" if example.starts_with("backends") => text.push_str(example),
+            "slot.a" => text.push_str(&format!("backends = [\"10.0.0.11:8443\"]\n{example}")),
             "slot.a.backends" => text.push_str(&format!("backends = [{example}]")),
             _ => text.push_str("backends = [\"10.0.0.11:8443\"]"),
         }

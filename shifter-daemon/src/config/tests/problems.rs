@@ -16,6 +16,92 @@ struct Block {
     problems: String,
 }
 
+/// What only one of the planes can steer to is refused for the other.
+#[test]
+fn each_plane_has_backends_it_cannot_have() {
+    const ALSO: &str = "write the one address of the server, also if it listens on all of its host, \
+                        or plane = \"socket\"";
+    const HERE: &str = "let the server listen on an address of this host and write that one, or plane \
+                        = \"socket\"";
+    const V4: &str = "10.0.0.10:443";
+    const V6: &str = "[2001:db8::10]:443";
+    // VIP, plane, backend, what is wrong, what would be right; "" if nothing is wrong
+    type Row = (
+        &'static str,
+        &'static str,
+        &'static str,
+        &'static str,
+        &'static str,
+    );
+    const ROWS: &[Row] = &[
+        (
+            V4,
+            "nat",
+            "0.0.0.0:1",
+            "backend \"0.0.0.0:1\" is no address packets can be sent to",
+            ALSO,
+        ),
+        (
+            V6,
+            "nat",
+            "[::]:1",
+            "backend \"[::]:1\" is no address packets can be sent to",
+            ALSO,
+        ),
+        (
+            V4,
+            "nat",
+            "127.7.7.7:1",
+            "backend \"127.7.7.7:1\" is loopback: it needs route_localnet, which shifter never sets",
+            HERE,
+        ),
+        (
+            V6,
+            "nat",
+            "[::1]:1",
+            "backend \"[::1]:1\" is loopback: the kernel drops what is sent there from outside",
+            HERE,
+        ),
+        (V4, "socket", "0.0.0.0:1", "", ""),
+        (V4, "socket", "[::]:1", "", ""),
+        (V6, "socket", "[::]:1", "", ""),
+        (V6, "socket", "[::1]:1", "", ""),
+        (V4, "auto", "127.0.0.1:1", "", ""),
+        (V4, "auto", "[::]:1", "", ""),
+        (
+            V4,
+            "socket",
+            "[2001:db8::20]:1",
+            "backend \"[2001:db8::20]:1\" is IPv6, but no VIP is",
+            "a listener takes clients of its own family; add an IPv6 VIP or remove it",
+        ),
+        (
+            "10.0.0.10:443\", \"[2001:db8::10]:443",
+            "socket",
+            "0.0.0.0:1",
+            "slot a has no IPv6 backend for VIP \"[2001:db8::10]:443\"",
+            "a listener takes clients of its own family; add an IPv6 listener, or write \
+             \"[::]:PORT\"",
+        ),
+    ];
+    for (vip, plane, backend, message, help) in ROWS {
+        let text = format!(
+            "[service]\nname = \"orders\"\nvip = [\"{vip}\"]\nplane = \"{plane}\"\n[slot.a]\nbackends \
+             = [\"{backend}\"]\n"
+        );
+        match parse_service("f", &text) {
+            Ok(_) => assert_eq!(*message, "", "{text}"),
+            Err(found) => {
+                assert_eq!(found.len(), 1, "{found:?} of {text}");
+                assert_eq!(
+                    (found[0].message.as_str(), found[0].help.as_str()),
+                    (*message, *help)
+                );
+            }
+        }
+    }
+}
+
 /// Blocks are parted by empty lines; a block of nothing but `#` lines is a remark.
 fn blocks(good: &str, table: &str) -> Vec<Block> {
     table

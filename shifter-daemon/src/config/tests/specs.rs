@@ -8,7 +8,7 @@ use crate::{
     model::{
         Affinity, BackendSpec, EstablishedPolicy, HookSpec, IdleSpec, InterfaceSpec,
         LocalClientsSpec, NodeSpec, OnEmpty, OutlierSpec, Plane, Prefix, ProbeCheck, ProbeSpec,
-        Protocol, ServiceSpec, SizeSpec, Slot, SlotSpec, Target,
+        Protocol, Readmit, ServiceSpec, SizeSpec, Slot, SlotSpec, Target,
     },
 };
 
@@ -44,12 +44,15 @@ fn smallest() -> ServiceSpec {
         affinity: Affinity::Connection,
         default_slot: Slot::A,
         on_empty: OnEmpty::Drop,
+        readmit: Readmit::Probe,
         slots: [
             SlotSpec {
                 backends: vec![backend("10.0.0.11:8443", 100)],
+                user: None,
             },
             SlotSpec {
                 backends: Vec::new(),
+                user: None,
             },
         ],
         targets: Default::default(),

@@ -16,12 +16,17 @@ use shifter_common::{
 };
 
 use super::{
-    super::{DataplaneError, ServicePlan},
+    super::{DataplaneError, PlanePlan, ServicePlan},
     BpfDataplane,
     maps::map_error,
     sys, vip_key,
 };
 use crate::model::{OnEmpty, Protocol};
+
+/// Whether a backend that listens again is selected at once.
+fn readmits_on_listen(plan: &ServicePlan) -> bool {
+    matches!(&plan.plane, PlanePlan::Socket(socket) if socket.readmits_on_listen)
+}
 
 impl BpfDataplane {
     pub(super) fn claim_service(&mut self, plan: &ServicePlan) -> Result<u32, DataplaneError> {
@@ -30,10 +35,13 @@ impl BpfDataplane {
         if let Some(&index) = self.services.get(&plan.name) {
             self.set_policy(index, policy::ON_EMPTY_PASS, passes)?;
             self.set_policy(index, policy::UDP, is_udp)?;
+            self.set_policy(index, policy::READMIT_LISTEN, readmits_on_listen(plan))?;
             return Ok(index);
         }
         let bit = |bit, is_on| if is_on { bit } else { 0 };
-        let policy = bit(policy::ON_EMPTY_PASS, passes) | bit(policy::UDP, is_udp);
+        let policy = bit(policy::ON_EMPTY_PASS, passes)
+            | bit(policy::UDP, is_udp)
+            | bit(policy::READMIT_LISTEN, readmits_on_listen(plan));
         let used: BTreeSet<u32> = self.services.values().copied().collect();
         let capacity = self.maps.services.len();
         let index = (0..capacity).find(|index| !used.contains(index)).ok_or_else(|| {
@@ -238,7 +246,7 @@ impl BpfDataplane {
                 ordinal,
                 vip_count,
                 is_retired: u8::from(self.bypassed.contains(&plan.name)),
-                pad: 0,
+                plane: Self::plane_of(plan),
             };
             if self.vips.get(&(vip, protocol)) == Some(&entry) {
                 continue;

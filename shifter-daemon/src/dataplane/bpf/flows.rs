@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     os::fd::{AsFd as _, BorrowedFd},
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Instant,
@@ -26,6 +26,7 @@ use super::{
     maps::map_error,
     pace,
     reset::Resetter,
+    socket::TaggedSockets,
     sys,
 };
 use crate::model::IdleSpec;
@@ -36,6 +37,8 @@ pub struct BpfFlowTable {
     pending: MapData,
     writer: Mutex<Writer>,
     idle: IdleSpec,
+    /// Connections of the socket plane, where there is one.
+    sockets: OnceLock<TaggedSockets>,
     capacity_count: u64,
     pending_capacity_count: u64,
     /// The most evictions that were ever counted, by table.
@@ -73,6 +76,7 @@ impl BpfFlowTable {
             idle,
             flows,
             pending,
+            sockets: OnceLock::new(),
             writer: Mutex::new(Writer {
                 flows: flows_map
                     .try_into()
@@ -89,6 +93,12 @@ impl BpfFlowTable {
                 names: BTreeMap::new(),
             }),
         })
+    }
+
+    /// Counts the connections of the socket plane as well from now on.
+    pub fn watch(&self, sockets: TaggedSockets) {
+        // There is one socket plane for the table's life.
+        let _ = self.sockets.set(sockets);
     }
 
     /// Tells the table which index a service has, or that there is no such service any more.
@@ -295,6 +305,42 @@ impl Writer {
     }
 }
 
+impl BpfFlowTable {
+    /// Flows of the nat plane.
+    fn nat_flows(&self, service: &str) -> Result<Vec<ListedFlow>, DataplaneError> {
+        let Some(index) = self.writer().names.get(service).copied() else {
+            return Ok(Vec::new());
+        };
+        let mut found = Vec::new();
+        self.for_each(|key, entry| {
+            if key.service == index {
+                found.push((*key, *entry));
+            }
+        })?;
+        let writer = self.writer();
+        let mut vips = BTreeMap::new();
+        for ordinal in 0..VIPS_PER_SERVICE {
+            let vip = writer
+                .vip_addrs
+                .get(&(index * VIPS_PER_SERVICE + ordinal), 0)
+                .map_err(|error| map_error("reading VIP_ADDRS", error))?;
+            vips.insert(ordinal as u8, vip.addr.to_socket_addr(vip.port));
+        }
+        Ok(found
+            .into_iter()
+            .filter_map(|(key, entry)| {
+                let vip = *vips.get(&key.vip_ordinal)?;
+                Some(ListedFlow {
+                    key,
+                    entry,
+                    vip,
+                    idle_ms: idle_ms(&entry),
+                })
+            })
+            .collect())
+    }
+}
+
 /// A map twice: as data to read in batches and as a typed handle.
 fn twice(object: &Ebpf, name: &str) -> Result<(MapData, Map), DataplaneError> {
     let id = object
@@ -327,44 +373,24 @@ impl FlowTable for BpfFlowTable {
     }
 
     fn sweep(&self) -> Result<Census, DataplaneError> {
-        self.walk(true)
+        let mut census = self.walk(true)?;
+        if let Some(sockets) = self.sockets.get() {
+            sockets.count(&mut census)?;
+        }
+        Ok(census)
     }
 
     fn flows(&self, service: &str) -> Result<Vec<ListedFlow>, DataplaneError> {
-        let Some(index) = self.writer().names.get(service).copied() else {
-            return Ok(Vec::new());
-        };
-        let mut found = Vec::new();
-        self.for_each(|key, entry| {
-            if key.service == index {
-                found.push((*key, *entry));
-            }
-        })?;
-        let writer = self.writer();
-        let mut vips = BTreeMap::new();
-        for ordinal in 0..VIPS_PER_SERVICE {
-            let vip = writer
-                .vip_addrs
-                .get(&(index * VIPS_PER_SERVICE + ordinal), 0)
-                .map_err(|error| map_error("reading VIP_ADDRS", error))?;
-            vips.insert(ordinal as u8, vip.addr.to_socket_addr(vip.port));
+        let mut listed = self.nat_flows(service)?;
+        let index = self.writer().names.get(service).copied();
+        if let (Some(sockets), Some(index)) = (self.sockets.get(), index) {
+            listed.extend(sockets.list(index)?);
         }
-        Ok(found
-            .into_iter()
-            .filter_map(|(key, entry)| {
-                let vip = *vips.get(&key.vip_ordinal)?;
-                Some(ListedFlow {
-                    key,
-                    entry,
-                    vip,
-                    idle_ms: idle_ms(&entry),
-                })
-            })
-            .collect())
+        Ok(listed)
     }
 
     fn reset(&self, service: &str, slot: Slot) -> Result<u64, DataplaneError> {
-        let flows = self.flows(service)?;
+        let flows = self.nat_flows(service)?;
         let mut resetter = Resetter::open()?;
         let mut reset_count = 0;
         for flow in flows {
@@ -397,12 +423,18 @@ impl FlowTable for BpfFlowTable {
             reset_count += 1;
             resetter.reset(&ListedFlow { entry, ..flow });
         }
+        if let (Some(sockets), Some(index)) = (
+            self.sockets.get(),
+            self.writer().names.get(service).copied(),
+        ) {
+            reset_count += sockets.reset(index, slot, |_| true)?;
+        }
         Ok(reset_count)
     }
 
     fn reset_again(&self, service: &str, slot: Slot) -> Result<(), DataplaneError> {
         let mut resetter = Resetter::open()?;
-        for flow in self.flows(service)? {
+        for flow in self.nat_flows(service)? {
             if flow.entry.phase == Phase::Aborted as u32 && flow.entry.slot() == slot {
                 resetter.reset(&flow);
             }

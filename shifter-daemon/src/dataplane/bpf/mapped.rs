@@ -56,7 +56,7 @@ impl<T: Copy> Mapped<T> {
         self.len
     }
 
-    fn at(&self, index: usize) -> NonNull<T> {
+    pub(super) fn at(&self, index: usize) -> NonNull<T> {
         assert!(index < self.len, "element {index} of {}", self.len);
         // SAFETY: the index lies inside the mapping.
         unsafe { self.start.add(index) }

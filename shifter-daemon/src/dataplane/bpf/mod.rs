@@ -25,6 +25,8 @@ mod reset;
 mod retire;
 mod roster;
 mod sizing;
+mod socket;
+mod socket_plans;
 mod succession;
 mod sys;
 mod tables;
@@ -47,7 +49,6 @@ use shifter_common::{
 };
 use std::net::SocketAddr;
 
-pub use self::log::KernelLog;
 use self::{
     directory::{PinDirectory, Pinned},
     flows::BpfFlowTable,
@@ -57,9 +58,13 @@ use self::{
     roster::Roster,
     vips::Vips,
 };
+pub use self::{
+    log::KernelLog,
+    socket::{CaptureNews, Lease},
+};
 use super::{
-    Bypass, Census, Dataplane, DataplaneError, FlowTable, LostPath, Publication, PublishedService,
-    ServicePlan, ServiceReading,
+    Bypass, Census, Dataplane, DataplaneError, FlowTable, HostView, ListenerReading, LostPath,
+    Publication, PublishedService, ServicePlan, ServiceReading,
 };
 use crate::model::NodeSpec;
 
@@ -81,6 +86,8 @@ pub struct BpfDataplane {
     object: Ebpf,
     directory: PinDirectory,
     was_adopted: bool,
+    /// The socket plane, or why it cannot be had.
+    socket: Result<socket::SocketPlane, String>,
     /// Service index by name.
     services: BTreeMap<String, u32>,
     /// Every VIP the kernel knows, retired ones included.
@@ -154,6 +161,10 @@ impl BpfDataplane {
         let flow_table = Arc::new(BpfFlowTable::open(&object, node.idle)?);
         // Programs are loaded while the object still holds its maps.
         let hooks = Hooks::attach(&mut object, node, &directory)?;
+        let socket = Self::open_socket_plane(&mut object, &directory);
+        if socket.is_ok() {
+            flow_table.watch(socket::TaggedSockets::open(&directory)?);
+        }
         let maps = Maps::take(&mut object)?;
         let mut local = LocalMaps::take(&mut object)?;
         local.steer(hooks.has_local())?;
@@ -165,6 +176,7 @@ impl BpfDataplane {
             object,
             directory,
             was_adopted,
+            socket,
             services: BTreeMap::new(),
             vips: Vips::default(),
             owners: HashMap::new(),
@@ -207,6 +219,12 @@ impl BpfDataplane {
         self.planned_backends = self.roster.used().collect();
         for (name, index) in &self.services {
             self.flow_table.set_name(name, Some(*index));
+        }
+        let backends = &self.maps.backends;
+        if let Ok(socket) = &mut self.socket {
+            socket.recall(|index| {
+                ((index as usize) < backends.len()).then(|| backends.read(index as usize).service)
+            })?;
         }
         Ok(())
     }
@@ -254,6 +272,27 @@ impl Dataplane for BpfDataplane {
 
     fn publish(&mut self, plan: &ServicePlan) -> Result<Publication, DataplaneError> {
         self.publish_plan(plan)
+    }
+
+    fn host_view(&self) -> HostView {
+        HostView {
+            local: crate::doctor::local_addresses(),
+            socket_plane: self.socket.as_ref().map(drop).map_err(Clone::clone),
+        }
+    }
+
+    fn listeners(&mut self, plan: &ServicePlan) -> Result<Vec<ListenerReading>, DataplaneError> {
+        self.look_at_listeners(plan)
+    }
+
+    fn lookups(&self) -> Result<Vec<u64>, DataplaneError> {
+        match &self.socket {
+            Ok(socket) => socket.read_lookups(),
+            Err(_) => Ok(vec![
+                0;
+                shifter_common::socket::LookupVerdict::COUNT as usize
+            ]),
+        }
     }
 
     fn read(&self, service: &str) -> Result<ServiceReading, DataplaneError> {
@@ -319,6 +358,7 @@ impl Dataplane for BpfDataplane {
             .into_iter()
             .map(|interface| interface.name)
             .collect();
+        socket::SocketPlane::detach(&self.directory)?;
         let pinned = self.directory.survey()?;
         departure::tear_down(&self.directory, &pinned)?;
         self.hooks.forget();
@@ -419,9 +459,10 @@ fn is_ours(directory: &PinDirectory, path: &Path) -> Result<bool, DataplaneError
 /// Loads the programs over the pinned maps; maps that are not pinned yet are created and pinned.
 fn load(directory: &PinDirectory, node: &NodeSpec) -> Result<Ebpf, DataplaneError> {
     use abi::map;
+    use shifter_common::socket::{SOCKETS_PER_BACKEND, map as sockets};
     let sizes = &node.sizes;
     let mut loader = EbpfLoader::new();
-    for name in map::ALL {
+    for name in map::ALL.into_iter().chain(sockets::ALL) {
         loader.map_pin_path(name, directory.map(name));
     }
     for (name, count) in [
@@ -442,6 +483,13 @@ fn load(directory: &PinDirectory, node: &NodeSpec) -> Result<Ebpf, DataplaneErro
         (map::BACKEND_COUNTERS, sizes.backends_count),
         (map::LOCAL_SLOTS, sizes.services_count * 2),
         (map::LOCAL_BACKENDS, sizes.backends_count),
+        (
+            sockets::LISTENERS,
+            sizes.backends_count * SOCKETS_PER_BACKEND,
+        ),
+        (sockets::BACKEND_SOCKETS, sizes.backends_count),
+        (sockets::CAPTURES, sizes.backends_count * 3),
+        (sockets::SOCKET_COUNTERS, sizes.services_count * 2),
     ] {
         loader.map_max_entries(name, pinned_count(&directory.map(name), name, count)?);
     }

@@ -12,7 +12,7 @@ use shifter_common::{
 };
 
 use super::{
-    super::{DataplaneError, Publication, ServicePlan},
+    super::{DataplaneError, PlanePlan, Publication, ServicePlan},
     BpfDataplane, vip_key,
 };
 
@@ -66,6 +66,7 @@ impl BpfDataplane {
     ) -> Result<Publication, DataplaneError> {
         let mut stored_at = self.take_out(service, plan);
         let indexes = self.claim_backends(service, plan)?;
+        self.admit(service, plan, &indexes)?;
         // Slot by slot: a table that does not fit must not keep the other slot's failed backend in.
         let dealt = Slot::ALL.map(|slot| {
             self.deal(service, plan, slot, &indexes).map(|has_flipped| {
@@ -92,6 +93,7 @@ impl BpfDataplane {
 
     /// Everything that can be refused without having changed anything.
     pub(super) fn check(&self, plan: &ServicePlan) -> Result<(), DataplaneError> {
+        self.check_users(plan)?;
         let service = self.services.get(&plan.name);
         for vip in &plan.vips {
             if let Some(entry) = self.vips.get(&(*vip, plan.protocol.number()))
@@ -114,7 +116,9 @@ impl BpfDataplane {
             )));
         }
         for backend in plan.slots.iter().flat_map(|slot| &slot.backends) {
-            self.hooks.check_backend(backend.addr)?;
+            if plan.plane == PlanePlan::Nat {
+                self.hooks.check_backend(backend.addr)?;
+            }
             let key = vip_key(backend.addr, plan.protocol.number());
             if let Some(owner) = self.owners.get(&key)
                 && Some(&owner.service) != service

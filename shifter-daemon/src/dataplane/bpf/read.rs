@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use shifter_common::{
     abi::{SlotCounters, backend_state, policy},
+    socket::plane,
     steering::{Slot, SteeringWord},
     verdict::Verdict,
 };
@@ -12,7 +13,7 @@ use super::{
     super::{BackendReading, DataplaneError, PublishedService, ServiceReading},
     BpfDataplane, maps, sum_backend, sum_slot,
 };
-use crate::model::{OnEmpty, Protocol};
+use crate::model::{OnEmpty, Plane, Protocol};
 
 impl BpfDataplane {
     pub(super) fn published_service(&self, name: &str, index: u32) -> PublishedService {
@@ -32,6 +33,7 @@ impl BpfDataplane {
             protocol,
             on_empty,
             targets: self.targets.get(&index).cloned().unwrap_or_default(),
+            plane: self.plane(index),
             ready: self
                 .backends_of(index)
                 .filter(|(_, entry)| entry.state == backend_state::READY)
@@ -43,6 +45,14 @@ impl BpfDataplane {
                 })
                 .collect(),
         }
+    }
+
+    fn plane(&self, index: u32) -> Plane {
+        let is_socket = self
+            .vips
+            .of(index)
+            .any(|(_, entry)| entry.plane == plane::SOCKET);
+        if is_socket { Plane::Socket } else { Plane::Nat }
     }
 
     fn policy(&self, index: u32) -> (Protocol, OnEmpty) {
@@ -88,7 +98,15 @@ impl BpfDataplane {
                 counters: sum_backend(values.iter().copied()),
             });
         }
-        Ok(ServiceReading { slots, backends })
+        let sockets = match &self.socket {
+            Ok(socket) => socket.read(service)?,
+            Err(_) => Default::default(),
+        };
+        Ok(ServiceReading {
+            slots,
+            sockets,
+            backends,
+        })
     }
 
     pub(super) fn read_verdicts(&self) -> Result<Vec<u64>, DataplaneError> {

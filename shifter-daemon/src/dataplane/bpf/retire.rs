@@ -127,6 +127,9 @@ impl BpfDataplane {
         let addr = entry.addr.to_socket_addr(entry.port);
         self.set_state(index, backend_state::FREE);
         self.roster.give_back(entry.service, index);
+        if let Ok(socket) = &self.socket {
+            socket.forget(index);
+        }
         let is_elsewhere = self
             .backends_of(entry.service)
             .any(|(_, other)| other.addr == entry.addr && other.port == entry.port);

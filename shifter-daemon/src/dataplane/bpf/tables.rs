@@ -146,7 +146,7 @@ fn candidates(
     plan.slot(slot)
         .backends
         .iter()
-        .filter(|backend| backend.addr.is_ipv6() == is_v6)
+        .filter(|backend| crate::control::serves(backend.addr, is_v6))
         .filter_map(|backend| {
             Some(Candidate {
                 index: *indexes.get(&(slot, backend.addr))?,

@@ -352,6 +352,7 @@ fn words(reply: Result<Reply, Refusal>) -> String {
         }
         Ok(Reply::Changed(changed)) => change(&changed),
         Ok(Reply::Applied(report)) => applied(&report),
+        Ok(Reply::Looked) => "looked".into(),
         Ok(Reply::Detached(detached)) => format!(
             "detached {}, {} flows broken",
             detached.interfaces.join(" "),

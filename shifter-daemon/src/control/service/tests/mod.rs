@@ -37,6 +37,7 @@ fn backend(text: &str) -> BackendSpec {
 fn slot(backends: &[&str]) -> SlotSpec {
     SlotSpec {
         backends: backends.iter().map(|text| backend(text)).collect(),
+        user: None,
     }
 }
 
@@ -49,6 +50,7 @@ fn spec(vips: &[&str], a: &[&str], b: &[&str]) -> ServiceSpec {
         affinity: Affinity::Connection,
         default_slot: Slot::A,
         on_empty: OnEmpty::Drop,
+        readmit: Readmit::Probe,
         slots: [slot(a), slot(b)],
         targets: Default::default(),
         readiness: ProbeSpec {

@@ -35,6 +35,7 @@ fn any_backends(family_is_v6: bool) -> impl Strategy<Value = Vec<BackendSpec>> {
 fn any_slot() -> impl Strategy<Value = SlotSpec> {
     (any_backends(false), any_backends(true)).prop_map(|(v4, v6)| SlotSpec {
         backends: [v4, v6].concat(),
+        user: None,
     })
 }
 

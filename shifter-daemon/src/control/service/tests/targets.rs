@@ -56,6 +56,7 @@ fn a_rollback_that_is_not_on_disk_is_in_force_all_the_same() {
     let word = SteeringWord::default().with_generation(3);
     for (weight_bp, held, expected) in [(0, true, true), (0, false, false), (2_500, true, false)] {
         let published = PublishedService {
+            plane: Plane::Nat,
             protocol: Protocol::Tcp,
             name: "orders".into(),
             word: word.with_weight_bp(weight_bp).with_held(held),

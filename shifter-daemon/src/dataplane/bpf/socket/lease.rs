@@ -1,0 +1,37 @@
+//! The daemon's lease: while it is fresh, the kernel leaves it to the daemon's probes who is
+//! readmitted.
+
+use std::sync::atomic::Ordering;
+
+use shifter_common::socket::host;
+
+use super::super::{mapped::Mapped, sys::monotonic_ns};
+
+/// Numbers of the host that the programs read.
+pub struct Lease {
+    host: Mapped<u64>,
+}
+
+// SAFETY: the mapping is accessed by atomic loads and stores only.
+unsafe impl Sync for Lease {}
+
+impl Lease {
+    pub(super) fn new(host: Mapped<u64>) -> Self {
+        Self { host }
+    }
+
+    /// Says whose sockets are captured.
+    pub(super) fn steer(&self, netns_cookie: u64) {
+        self.renew();
+        self.host
+            .atomic(host::NETNS_COOKIE as usize)
+            .store(netns_cookie, Ordering::Release);
+    }
+
+    /// Says that the daemon is alive. To be called every second.
+    pub fn renew(&self) {
+        self.host
+            .atomic(host::LEASE_NS as usize)
+            .store(monotonic_ns(), Ordering::Release);
+    }
+}

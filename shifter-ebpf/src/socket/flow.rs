@@ -1,0 +1,79 @@
+//! A connection that a captured listener accepted: it takes its place among the version's flows, and
+//! leaves it.
+
+use aya_ebpf::bindings::{BPF_TCP_CLOSE_WAIT, BPF_TCP_ESTABLISHED, BPF_TCP_SYN_RECV};
+use shifter_common::socket::{SocketTag, tag_kind};
+
+use super::{
+    account::{self, Counters, count},
+    observe::Event,
+};
+use crate::{maps::VIPS, select};
+
+/// A handshake is complete. Says whether the connection is ours to watch.
+#[inline(always)]
+pub fn established(event: &Event, tag: *mut SocketTag) -> bool {
+    // SAFETY: the tag is this socket's own copy of its listener's.
+    let tag = unsafe { &mut *tag };
+    if tag.kind != tag_kind::LISTENER {
+        return false;
+    }
+    let local = event.local();
+    // SAFETY: the entry is read at once; the daemon replaces VIP entries whole.
+    let is_ours = matches!(unsafe { VIPS.get(local) }, Some(vip) if vip.service == tag.service);
+    if !is_ours {
+        tag.kind = tag_kind::DIRECT;
+        return false;
+    }
+    let (backend, backend_id) = if local.addr.is_v4() {
+        (tag.backends[0], tag.backend_ids[0])
+    } else {
+        (tag.backends[1], tag.backend_ids[1])
+    };
+    tag.kind = tag_kind::FLOW;
+    tag.backends = [backend; 2];
+    tag.backend_ids = [backend_id; 2];
+    tag.cohort = select::steering_word(tag.service).map_or(0, |word| word.cohort());
+    if is_current(tag) {
+        let (service, slot) = (tag.service, tag.slot());
+        // SAFETY: no reference is made, and the pointer is to a whole value.
+        account::flow(service, slot, backend, |flows| unsafe {
+            &raw mut (*flows).selected
+        });
+        // SAFETY: as above.
+        account::flow(service, slot, backend, |flows| unsafe {
+            &raw mut (*flows).established
+        });
+    }
+    true
+}
+
+/// A connection of ours is over.
+#[inline(always)]
+pub fn closed(tag: *mut SocketTag, old_state: u32) {
+    // SAFETY: the tag is this socket's own.
+    let tag = unsafe { &*tag };
+    let counters = Counters::of(tag.service, tag.slot());
+    if !is_current(tag) {
+        count!(counters, departed);
+        return;
+    }
+    match old_state {
+        // Nobody, or only the client, had closed: a reset, a timeout, or an application that
+        // closed with data unread.
+        BPF_TCP_ESTABLISHED | BPF_TCP_SYN_RECV | BPF_TCP_CLOSE_WAIT => count!(counters, aborted),
+        // SAFETY: no reference is made, and the pointer is to a whole value.
+        _ => account::flow(tag.service, tag.slot(), tag.backends[0], |flows| unsafe {
+            &raw mut (*flows).closed
+        }),
+    }
+}
+
+/// Whether the version that the connection belongs to still has its slot.
+#[inline(always)]
+fn is_current(tag: &SocketTag) -> bool {
+    matches!(
+        select::backend(tag.backends[0]),
+        Some(entry) if entry.backend_id == tag.backend_ids[0] && entry.version_id == tag.version_id
+    )
+}

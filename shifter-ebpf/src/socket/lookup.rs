@@ -1,0 +1,301 @@
+//! `sk_lookup`: the listener of a new connection.
+
+use aya_ebpf::{
+    EbpfContext,
+    bindings::{bpf_sk_lookup, sk_action},
+    helpers::generated::{
+        bpf_ktime_get_coarse_ns, bpf_map_lookup_elem, bpf_sk_assign, bpf_sk_release,
+    },
+    macros::sk_lookup,
+    programs::SkLookupContext,
+};
+use shifter_common::{
+    abi::{FlowKey, VipKey, policy},
+    addr::{Addr, Be16},
+    select::table_entry,
+    socket::{LEASE_NS, LookupVerdict, SOCKETS_PER_BACKEND, host, plane},
+};
+
+use super::{
+    account::{self, Counters, count},
+    maps::{LISTENERS, backend_sockets, host_number, place_key},
+};
+use crate::{
+    maps::VIPS,
+    select::{self, Selected, Unselected},
+};
+
+const AF_INET: u32 = 2;
+const PROTOCOL_TCP: u32 = 6;
+const EEXIST: i64 = 17;
+const ESOCKTNOSUPPORT: i64 = 94;
+const EAFNOSUPPORT: i64 = 97;
+
+/// Entries of a slot's table that are looked at for another backend. With half of the backends gone
+/// one in 2^16 connections finds none among them.
+const OTHER_TRIES: u32 = 16;
+
+/// Gives a new connection to a listener.
+#[sk_lookup]
+pub fn socket_lookup(ctx: SkLookupContext) -> u32 {
+    let verdict = steer(&ctx);
+    account::verdict(verdict);
+    match verdict {
+        LookupVerdict::DropUnserved | LookupVerdict::DropBrokenState => sk_action::SK_DROP,
+        LookupVerdict::Foreign
+        | LookupVerdict::OtherPlane
+        | LookupVerdict::Steered
+        | LookupVerdict::OtherBackend
+        | LookupVerdict::OtherSlot
+        | LookupVerdict::Taken
+        | LookupVerdict::PassUnserved => sk_action::SK_PASS,
+    }
+}
+
+#[inline(always)]
+fn steer(ctx: &SkLookupContext) -> LookupVerdict {
+    let lookup = Lookup(ctx.as_ptr().cast());
+    if lookup.protocol() != PROTOCOL_TCP {
+        return LookupVerdict::Foreign;
+    }
+    let (client, local) = lookup.addresses();
+    let key = VipKey {
+        addr: local,
+        port: Be16::from_host(lookup.local_port()),
+        protocol: PROTOCOL_TCP as u8,
+        pad: 0,
+    };
+    // SAFETY: the entry is read at once; the daemon replaces VIP entries whole.
+    let Some(vip) = (unsafe { VIPS.get(key) }) else {
+        return LookupVerdict::Foreign;
+    };
+    if vip.plane != plane::SOCKET {
+        return LookupVerdict::OtherPlane;
+    }
+    if vip.is_retired != 0 {
+        return LookupVerdict::Foreign;
+    }
+    let key = FlowKey {
+        client,
+        service: vip.service,
+        client_port: lookup.remote_port(),
+        protocol: PROTOCOL_TCP as u8,
+        vip_ordinal: vip.ordinal,
+    };
+    let Some(service) = select::service(key.service) else {
+        return LookupVerdict::DropBrokenState;
+    };
+    let is_v6 = !lookup.is_v4();
+    let selected = match select::select(&key, is_v6, service) {
+        Ok(selected) => selected,
+        Err(Unselected::Unserved(wanted)) => {
+            let counters = Counters::of(key.service, wanted);
+            count!(counters, lookups);
+            return unserved(counters, service.policy);
+        }
+        Err(Unselected::Broken) => return LookupVerdict::DropBrokenState,
+    };
+    // The slot that the weight asked for answers for what goes wrong from here on.
+    let wanted = if selected.failed_over {
+        selected.slot.other()
+    } else {
+        selected.slot
+    };
+    let counters = Counters::of(key.service, wanted);
+    count!(counters, lookups);
+    match try_slot(&lookup, &selected, counters, service.policy) {
+        Tried::First if !selected.failed_over => return LookupVerdict::Steered,
+        Tried::Other if !selected.failed_over => {
+            count!(counters, other_backend);
+            return LookupVerdict::OtherBackend;
+        }
+        Tried::First | Tried::Other => {
+            count!(counters, other_slot);
+            return LookupVerdict::OtherSlot;
+        }
+        Tried::Taken => return LookupVerdict::Taken,
+        Tried::Nothing => {}
+    }
+    if let Some(other) = select::other_slot(&key, is_v6, &selected) {
+        match try_slot(&lookup, &other, counters, service.policy) {
+            Tried::First | Tried::Other => {
+                count!(counters, other_slot);
+                return LookupVerdict::OtherSlot;
+            }
+            Tried::Taken => return LookupVerdict::Taken,
+            Tried::Nothing => {}
+        }
+    }
+    unserved(counters, service.policy)
+}
+
+#[inline(always)]
+fn unserved(counters: Counters, policy: u32) -> LookupVerdict {
+    count!(counters, unserved);
+    if policy & policy::ON_EMPTY_PASS != 0 {
+        LookupVerdict::PassUnserved
+    } else {
+        LookupVerdict::DropUnserved
+    }
+}
+
+/// What the backends of a slot had to offer.
+enum Tried {
+    /// The backend that the hash finds.
+    First,
+    /// Another one.
+    Other,
+    /// Somebody else's program has chosen a socket.
+    Taken,
+    /// Nothing.
+    Nothing,
+}
+
+#[inline(always)]
+fn try_slot(lookup: &Lookup, selected: &Selected, counters: Counters, policy: u32) -> Tried {
+    let region = selected.region;
+    let first = table_entry(selected.hash, region.size);
+    let mut tried = u32::MAX;
+    for step in 0..=OTHER_TRIES {
+        // The table's size is prime, so steps of any length meet all of its entries.
+        let Some(backend) = select::table_at(region, first.wrapping_add(step * 7)) else {
+            return Tried::Nothing;
+        };
+        if backend == tried {
+            continue;
+        }
+        tried = backend;
+        match socket_assign(lookup.0, backend, counters.0, policy) {
+            ASSIGNED if step == 0 => return Tried::First,
+            ASSIGNED => return Tried::Other,
+            TAKEN => return Tried::Taken,
+            _ => {}
+        }
+    }
+    Tried::Nothing
+}
+
+const NONE: u32 = 0;
+const ASSIGNED: u32 = 1;
+const TAKEN: u32 = 2;
+
+/// Gives the connection to the first living listener of a backend.
+///
+/// VERIFIER: a global function, which is checked once for itself: its loop is not multiplied by those of
+/// the callers.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn socket_assign(
+    ctx: *mut bpf_sk_lookup,
+    backend: u32,
+    counters: u32,
+    policy: u32,
+) -> u32 {
+    let counters = Counters(counters);
+    let Some(sockets) = backend_sockets(backend) else {
+        return NONE;
+    };
+    // SAFETY: aligned numbers of a map value, each valid alone.
+    let (captured, admitted) = unsafe {
+        (
+            (&raw const (*sockets).captured_epoch).read_volatile(),
+            (&raw const (*sockets).admitted_epoch).read_volatile(),
+        )
+    };
+    if captured != admitted && policy & policy::READMIT_LISTEN == 0 && is_daemon_alive() {
+        count!(counters, not_admitted);
+        return NONE;
+    }
+    for place in 0..SOCKETS_PER_BACKEND {
+        // SAFETY: as above; the place lies inside the array.
+        let cookie = unsafe { (&raw const (*sockets).cookies[place as usize]).read_volatile() };
+        if cookie == 0 {
+            continue;
+        }
+        let key = place_key(backend, place);
+        // SAFETY: the map's keys are u32, and the key lives during the call.
+        let socket =
+            unsafe { bpf_map_lookup_elem(LISTENERS.as_ptr(), core::ptr::from_ref(&key).cast()) };
+        if socket.is_null() {
+            continue;
+        }
+        // SAFETY: the context is the one this program was called with; the socket's reference is
+        // ours until it is released right behind.
+        let code = unsafe {
+            let code = bpf_sk_assign(ctx.cast(), socket, 0);
+            bpf_sk_release(socket);
+            code
+        };
+        match -code {
+            0 => return ASSIGNED,
+            EEXIST => return TAKEN,
+            ESOCKTNOSUPPORT => count!(counters, shut_down),
+            EAFNOSUPPORT => count!(counters, wrong_family),
+            _ => count!(counters, not_assigned),
+        }
+    }
+    count!(counters, no_listener);
+    NONE
+}
+
+/// Whether the daemon was seen a moment ago, so that its probes decide who is readmitted.
+#[inline(always)]
+fn is_daemon_alive() -> bool {
+    // SAFETY: the helper takes no arguments and has no preconditions.
+    let now_ns = unsafe { bpf_ktime_get_coarse_ns() };
+    now_ns.wrapping_sub(host_number(host::LEASE_NS)) < LEASE_NS
+}
+
+/// The context. Every field is read for itself: the verifier allows no wider reads.
+struct Lookup(*mut bpf_sk_lookup);
+
+impl Lookup {
+    #[inline(always)]
+    fn protocol(&self) -> u32 {
+        // SAFETY: the context of this run.
+        unsafe { (&raw const (*self.0).protocol).read_volatile() }
+    }
+
+    #[inline(always)]
+    fn is_v4(&self) -> bool {
+        // SAFETY: the context of this run.
+        (unsafe { (&raw const (*self.0).family).read_volatile() }) == AF_INET
+    }
+
+    #[inline(always)]
+    fn local_port(&self) -> u16 {
+        // SAFETY: the context of this run.
+        (unsafe { (&raw const (*self.0).local_port).read_volatile() }) as u16
+    }
+
+    #[inline(always)]
+    fn remote_port(&self) -> Be16 {
+        // SAFETY: the context of this run.
+        Be16(unsafe { (&raw const (*self.0).remote_port).read_volatile() })
+    }
+
+    /// Client and local address.
+    #[inline(always)]
+    fn addresses(&self) -> (Addr, Addr) {
+        let ctx = self.0;
+        // SAFETY: the context of this run.
+        unsafe {
+            // VERIFIER: both families are read and one is chosen, as in `seize`.
+            let remote_v4 = Addr::from_v4_word((&raw const (*ctx).remote_ip4).read_volatile());
+            let local_v4 = Addr::from_v4_word((&raw const (*ctx).local_ip4).read_volatile());
+            let remote = |i: usize| (&raw const (*ctx).remote_ip6[i]).read_volatile();
+            let local = |i: usize| (&raw const (*ctx).local_ip6[i]).read_volatile();
+            let remote_v6 = Addr {
+                words: [remote(0), remote(1), remote(2), remote(3)],
+            };
+            let local_v6 = Addr {
+                words: [local(0), local(1), local(2), local(3)],
+            };
+            if self.is_v4() {
+                (remote_v4, local_v4)
+            } else {
+                (remote_v6, local_v6)
+            }
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! The socket plane: new connections are given to sockets that listen on this host.
+//!
+//! ```text
+//! sk_lookup:  VIP → select → backend → listener ─ assigned
+//!                              └─ none ─→ other backend → other slot → policy
+//! sock_ops:   listen → capture        established → count, tag        closed → free, count
+//! ```
+//!
+//! `lookup` has the branching of the first line, `observe` that of the second.
+
+mod account;
+mod bound;
+mod capture;
+mod flow;
+mod lookup;
+mod maps;
+mod observe;
+mod seize;

@@ -1,0 +1,280 @@
+//! Which listeners are captured, and what is said of those that are not.
+
+use std::net::SocketAddr;
+
+use shifter_common::wire::Slot;
+use shifter_daemon::model::{HookSpec, ProbeCheck, ServiceSpec};
+use shifter_tests::{
+    daemon::{Daemon, Node},
+    world::{Family, Options, World},
+};
+
+use crate::{
+    greeter::{Greeter, Kind, ask},
+    stage::{ORDERS, counter, orders, slot, vip},
+};
+
+fn addrs(texts: &[&str]) -> Vec<SocketAddr> {
+    texts
+        .iter()
+        .map(|t| t.parse().expect("an address"))
+        .collect()
+}
+
+/// A service without probes, for clients of these families.
+fn spec(families: &[Family], a: &[&str], b: &[&str]) -> ServiceSpec {
+    let mut spec = orders(&addrs(a), &addrs(b));
+    spec.vips = families.iter().map(|family| vip(*family)).collect();
+    spec.readiness.check = ProbeCheck::None;
+    spec
+}
+
+fn start(world: &World, spec: ServiceSpec) -> Daemon {
+    Daemon::start(world.host(), Node::new(HookSpec::Tc), &[spec])
+}
+
+fn is_eligible(daemon: &Daemon, which: Slot) -> bool {
+    let service = daemon.service(ORDERS).expect("known");
+    slot(&service, which).eligible
+}
+
+fn wait_until_eligible(daemon: &Daemon) {
+    daemon.wait_for("both slots are eligible", |status| {
+        status.services[0].slots.iter().all(|slot| slot.eligible)
+    });
+}
+
+/// Families of the VIPs, backends of version a and of b, and what a and b listen on.
+type Row = (
+    &'static [Family],
+    [&'static [&'static str]; 2],
+    [&'static [&'static str]; 2],
+);
+
+const BOTH: &[Family] = &Family::ALL;
+const V4: &[Family] = &[Family::V4];
+const V6: &[Family] = &[Family::V6];
+
+const ROWS: &[Row] = &[
+    // Specific addresses.
+    (
+        BOTH,
+        [
+            &["10.0.0.20:81", "[2001:db8::20]:81"],
+            &["10.0.0.20:82", "[2001:db8::20]:82"],
+        ],
+        [
+            &["10.0.0.20:81", "[2001:db8::20]:81"],
+            &["10.0.0.20:82", "[2001:db8::20]:82"],
+        ],
+    ),
+    // One dual-stack wildcard for both families, named as such and by addresses.
+    (
+        BOTH,
+        [&["[::]:81"], &["[::]:82"]],
+        [&["[::]:81"], &["[::]:82"]],
+    ),
+    (
+        BOTH,
+        [&["10.0.0.20:81", "[2001:db8::20]:81"], &["[::]:82"]],
+        [&["[::]:81"], &["[::]:82"]],
+    ),
+    // IPv4 wildcards, and a dual-stack one where an IPv4 one is named.
+    (
+        V4,
+        [&["0.0.0.0:81"], &["0.0.0.0:82"]],
+        [&["0.0.0.0:81"], &["[::]:82"]],
+    ),
+    (
+        V4,
+        [&["10.0.0.20:81"], &["10.0.0.20:82"]],
+        [&["0.0.0.0:81"], &["[::]:82"]],
+    ),
+    // Loopback, where nobody from outside could connect.
+    (
+        V4,
+        [&["127.0.0.1:81"], &["127.0.0.1:82"]],
+        [&["127.0.0.1:81"], &["127.0.0.1:82"]],
+    ),
+    (
+        V6,
+        [&["[::1]:81"], &["[::1]:82"]],
+        [&["[::1]:81"], &["[::1]:82"]],
+    ),
+];
+
+/// Every kind of listener gets exactly the connections of its version, whether it is older than
+/// shifter or younger, and clients on the host are steered as all others.
+#[test]
+fn every_kind_of_listener() {
+    for (families, [a, b], [listen_a, listen_b]) in ROWS {
+        for is_older in [true, false] {
+            let world = World::pair(Options::default());
+            let listen = || {
+                let of = |name: &str, at: &[&str]| {
+                    at.iter()
+                        .map(|at| Greeter::start(world.host(), name, at))
+                        .collect::<Vec<_>>()
+                };
+                (of("a", listen_a), of("b", listen_b))
+            };
+            let older = is_older.then(listen);
+            let daemon = start(&world, spec(families, a, b));
+            let younger = (!is_older).then(listen);
+            wait_until_eligible(&daemon);
+            for (weight_bp, name) in [(0, "a"), (10_000, "b")] {
+                daemon.set_weight(ORDERS, weight_bp).expect("accepted");
+                for family in *families {
+                    for from in [world.client(), world.host()] {
+                        let answer = ask(from, vip(*family));
+                        assert_eq!(
+                            answer.as_deref().ok(),
+                            Some(name),
+                            "{a:?} {b:?} on {listen_a:?} {listen_b:?}, older {is_older}, {family:?}: \
+                             {answer:?}"
+                        );
+                    }
+                }
+            }
+            drop((older, younger));
+        }
+    }
+}
+
+/// What cannot be captured leaves its version out, with the reason and the remedy, and counts as no
+/// error of it.
+#[test]
+fn what_cannot_be_captured_is_named() {
+    let rows = [
+        (
+            "[::]:82",
+            Kind {
+                is_mptcp: true,
+                ..Kind::default()
+            },
+            "MPTCP socket, which the kernel cannot steer to: start a Go server with \
+             GODEBUG=multipathtcp=0, or write plane = \"nat\"",
+        ),
+        (
+            "[::]:82",
+            Kind {
+                is_v6_only: true,
+                ..Kind::default()
+            },
+            "takes IPv6 only, and the service has an IPv4 VIP",
+        ),
+        ("0.0.0.0:83", Kind::default(), "nobody listens there"),
+    ];
+    for (at, kind, reason) in rows {
+        for is_older in [true, false] {
+            let world = World::pair(Options::default());
+            let _a = Greeter::start(world.host(), "a", "[::]:81");
+            let listen = || Greeter::with(world.host(), "b", at, kind);
+            let older = is_older.then(listen);
+            let daemon = start(&world, spec(BOTH, &["[::]:81"], &["[::]:82"]));
+            let younger = (!is_older).then(listen);
+            daemon.set_weight(ORDERS, 10_000).expect("accepted");
+            let status = daemon.wait_for("slot b says why it is out", |status| {
+                status.services[0].slots[1].reason.contains(reason)
+            });
+            assert!(!status.services[0].slots[1].eligible);
+            assert!(is_eligible(&daemon, Slot::A));
+            for family in Family::ALL {
+                let answer = ask(world.client(), vip(family));
+                assert_eq!(
+                    answer.as_deref().ok(),
+                    Some("a"),
+                    "{at} {kind:?}: {answer:?}"
+                );
+            }
+            let service = daemon.service(ORDERS).expect("known");
+            assert_eq!(slot(&service, Slot::B).counters.refused, 0);
+            assert_eq!(counter(&service, Slot::B, "aborted"), 0);
+            drop((older, younger));
+        }
+    }
+}
+
+/// A group of listeners is held by all of its members: whichever closes, the others go on.
+#[test]
+fn a_shared_port_outlives_its_members() {
+    let world = World::pair(Options::default());
+    let kind = Kind {
+        is_shared: true,
+        ..Kind::default()
+    };
+    let member = || Some(Greeter::with(world.host(), "a", "10.0.0.20:81", kind));
+    // Two older than shifter, two younger.
+    let mut members = [member(), member(), None, None];
+    let daemon = start(&world, spec(V4, &["10.0.0.20:81"], &[]));
+    daemon.wait_for("slot a is eligible", |status| {
+        status.services[0].slots[0].eligible
+    });
+    (members[2], members[3]) = (member(), member());
+    // Each in turn is the only one left; then the others come back.
+    for survivor in 0..members.len() {
+        for (i, place) in members.iter_mut().enumerate() {
+            if i != survivor {
+                *place = None;
+            }
+            for _ in 0..3 {
+                let answer = ask(world.client(), vip(Family::V4));
+                assert_eq!(
+                    answer.as_deref().ok(),
+                    Some("a"),
+                    "{survivor} {i}: {answer:?}"
+                );
+            }
+        }
+        for place in &mut members {
+            *place = place.take().or_else(member);
+        }
+    }
+    let service = daemon.service(ORDERS).expect("known");
+    assert_eq!(counter(&service, Slot::A, "unserved"), 0);
+    assert_eq!(slot(&service, Slot::B).counters.established, 0);
+}
+
+/// A user may listen for a slot that names them, and for no other.
+#[test]
+fn the_user_of_a_slot_may_listen() {
+    let world = World::pair(Options::default());
+    let _a = Greeter::start(world.host(), "a", "[::]:81");
+    let mut with_user = spec(BOTH, &["[::]:81"], &["[::]:8082"]);
+    let daemon = start(&world, with_user.clone());
+    let listen = as_nobody(&world);
+    let status = daemon.wait_for("slot b says whom it does not trust", |status| {
+        status.services[0].slots[1].reason.contains("user 65534")
+    });
+    assert!(
+        status.services[0].slots[1]
+            .reason
+            .contains("name the user in [slot.b]")
+    );
+    with_user.slots[1].user = Some("nobody".into());
+    daemon.write_service(&with_user);
+    let report = daemon.apply().expect("applies");
+    assert!(report.diagnostics.is_empty(), "{report:?}");
+    daemon.wait_for("slot b is eligible", |status| {
+        status.services[0].slots[1].eligible
+    });
+    with_user.slots[1].user = Some("no-such-user".into());
+    daemon.write_service(&with_user);
+    let report = daemon.apply().expect("answers");
+    let text = format!("{report:?}");
+    assert!(
+        text.contains("who does not exist here; create the user, or remove `user`"),
+        "{text}"
+    );
+    drop(listen);
+}
+
+/// A listener that nobody (uid 65534) has bound. User ids belong to threads, as the kernel sees it.
+fn as_nobody(world: &World) -> std::net::TcpListener {
+    world.host().run(|| {
+        // SAFETY: plain numbers; the raw call changes this thread only, which ends with the closure.
+        let code = unsafe { nix::libc::syscall(nix::libc::SYS_setresuid, 65_534, 65_534, 65_534) };
+        assert_eq!(code, 0, "becoming nobody");
+        std::net::TcpListener::bind("[::]:8082").expect("a free port")
+    })
+}

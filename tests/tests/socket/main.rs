@@ -1,0 +1,10 @@
+//! The socket plane: real shifterd, real listeners, real clients, in network namespaces.
+
+mod greeter;
+mod stage;
+
+mod capture;
+mod death;
+mod planes;
+mod shares;
+mod strangers;
