@@ -100,7 +100,9 @@ fn to_vip<F: Frame>(frame: &F, packet: &Packet, vip: &VipEntry) -> Verdict {
         vip_ordinal: vip.ordinal,
     };
     let found = flow::find(&key);
+    // Who took the VIP over has connections to the same backends, and they are not ours.
     if found.is_none()
+        && vip.is_retired == 0
         && packet.has(flag::ACK)
         && !packet.has(flag::SYN)
         && let Some(flow) = rescue(frame, packet, &key)

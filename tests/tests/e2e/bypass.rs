@@ -138,7 +138,7 @@ fn around_without_a_daemon() {
     assert_eq!(report.backend("a").requests, 200);
     assert_eq!(
         offline(&stage, &["--detach", "--keep-bypass"]),
-        (Some(0), "2 programs taken off".into())
+        (Some(0), "10 programs taken off".into())
     );
     let report = stage.load(&Plan::connections(vip(Family::V6), 8, 200));
     report.assert_clean();

@@ -140,7 +140,7 @@ fn without_a_daemon() {
     assert_eq!(attached_count(&stage), 2, "nothing was touched");
     assert_eq!(
         detach(&stage, &["--force"]),
-        (Some(0), "2 programs taken off".into())
+        (Some(0), "10 programs taken off".into())
     );
     assert_nothing_is_left(&stage);
     drop(open);
@@ -176,7 +176,7 @@ fn whatever_is_there() {
         let (code, text) = detach(&stage, &["--force"]);
         assert_eq!(
             (code, text.as_str()),
-            (Some(0), "2 programs taken off"),
+            (Some(0), "10 programs taken off"),
             "{step}"
         );
         assert_nothing_is_left(&stage);
