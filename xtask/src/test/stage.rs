@@ -123,14 +123,14 @@ pub const STAGES: &[Stage] = &[
     Stage {
         name: "ebpf",
         about: "the kernel programs build without warnings",
-        budget_s: 120,
+        budget_s: 90,
         needs: &[Need::Toolchain],
         work: Work::Kernel,
     },
     Stage {
         name: "clippy",
         about: "the source has no warnings",
-        budget_s: 240,
+        budget_s: 180,
         needs: &[Need::Object, Need::Component(Component::Clippy)],
         work: Work::Cargo(&[
             "clippy",
@@ -145,7 +145,7 @@ pub const STAGES: &[Stage] = &[
     Stage {
         name: "unit",
         about: "tests that need nothing but a compiler, in every package",
-        budget_s: 360,
+        budget_s: 300,
         needs: &[Need::Object],
         work: Work::Libtest(&[
             "test",
@@ -170,7 +170,7 @@ pub const STAGES: &[Stage] = &[
     Stage {
         name: "e2e",
         about: "real programs, real traffic, in network namespaces",
-        budget_s: 720,
+        budget_s: 1080,
         needs: &[
             Need::Object,
             Need::Rehearsal,
@@ -187,7 +187,7 @@ pub const STAGES: &[Stage] = &[
     Stage {
         name: "systemd",
         about: "the packaged unit on machines that boot a real systemd",
-        budget_s: 240,
+        budget_s: 120,
         needs: &[Need::Object, Need::Root, Need::Btf, Need::Programs],
         work: Work::Root {
             targets: Targets::Only(SYSTEMD),
