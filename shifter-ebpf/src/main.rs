@@ -48,8 +48,12 @@ use shifter_common::{
 /// Client to backend, in the driver.
 #[xdp(frags)]
 pub fn xdp_ingress(ctx: XdpContext) -> u32 {
-    let verdict = pipeline::ingress(&xdp::XdpFrame::new(&ctx));
+    let frame = xdp::XdpFrame::new(&ctx);
+    let mut verdict = pipeline::ingress(&frame);
     ask(&ctx, verdict, &maps::XDP_PREDECESSOR, predecessor::INGRESS);
+    if matches!(verdict, Verdict::PassNoFlow) {
+        verdict = pipeline::lost(&frame);
+    }
     match finish(&ctx, verdict) {
         Action::Pass => xdp_action::XDP_PASS,
         Action::Drop => xdp_action::XDP_DROP,
@@ -60,8 +64,12 @@ pub fn xdp_ingress(ctx: XdpContext) -> u32 {
 /// Client to backend, behind the driver.
 #[classifier]
 pub fn tc_ingress(ctx: TcContext) -> i32 {
-    let verdict = pipeline::ingress(&tc::TcFrame::new(&ctx));
+    let frame = tc::TcFrame::new(&ctx);
+    let mut verdict = pipeline::ingress(&frame);
     ask(&ctx, verdict, &maps::TC_PREDECESSOR, predecessor::INGRESS);
+    if matches!(verdict, Verdict::PassNoFlow) {
+        verdict = pipeline::lost(&frame);
+    }
     tc_action(&ctx, finish(&ctx, verdict))
 }
 

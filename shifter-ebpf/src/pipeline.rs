@@ -99,17 +99,7 @@ fn to_vip<F: Frame>(frame: &F, packet: &Packet, vip: &VipEntry) -> Verdict {
         protocol: packet.protocol,
         vip_ordinal: vip.ordinal,
     };
-    let found = flow::find(&key);
-    // Who took the VIP over has connections to the same backends, and they are not ours.
-    if found.is_none()
-        && vip.is_retired == 0
-        && packet.has(flag::ACK)
-        && !packet.has(flag::SYN)
-        && let Some(flow) = rescue(frame, packet, &key)
-    {
-        return forward(frame, packet, &key, flow, Verdict::SteeredRescued);
-    }
-    match found {
+    match flow::find(&key) {
         Some(flow) if !packet.opens() || flow.is_opened_by(packet) => {
             forward(frame, packet, &key, flow, Verdict::SteeredFlow)
         }
@@ -124,6 +114,39 @@ fn to_vip<F: Frame>(frame: &F, packet: &Packet, vip: &VipEntry) -> Verdict {
             open(frame, packet, &key, vip)
         }
         None if packet.opens() => open(frame, packet, &key, vip),
+        None => Verdict::PassNoFlow,
+    }
+}
+
+/// A client's packet that belongs to no known flow ([`Verdict::PassNoFlow`]), after a dataplane that this
+/// one replaces was asked: the flow may have lost its entry. Out of line, and parsed again: rare.
+#[inline(never)]
+pub fn lost<F: Frame>(frame: &F) -> Verdict {
+    let mut place = MaybeUninit::uninit();
+    let packet = Packet::unfilled(&mut place);
+    if !matches!(parse(frame, packet), Ok(Kind::Segment))
+        || !packet.has(flag::ACK)
+        || packet.has(flag::SYN)
+    {
+        return Verdict::PassNoFlow;
+    }
+    // SAFETY: the entry is read at once; the daemon replaces VIP entries whole.
+    let Some(vip) = (unsafe { VIPS.get(packet.destination_key()) }) else {
+        return Verdict::PassNoFlow;
+    };
+    // Who took a VIP over has connections to the same backends, and they are not ours.
+    if vip.is_retired != 0 {
+        return Verdict::PassNoFlow;
+    }
+    let key = FlowKey {
+        client: packet.source,
+        service: vip.service,
+        client_port: packet.source_port,
+        protocol: packet.protocol,
+        vip_ordinal: vip.ordinal,
+    };
+    match rescue(frame, packet, &key) {
+        Some(flow) => forward(frame, packet, &key, flow, Verdict::SteeredRescued),
         None => Verdict::PassNoFlow,
     }
 }

@@ -3,15 +3,15 @@
 use std::process::Output;
 
 use shifter_common::wire::Slot;
-use shifter_daemon::model::HookSpec;
+use shifter_daemon::model::{HookSpec, LocalClientsSpec};
 use shifter_tests::{
     backend::{Backend, Spec},
-    daemon::{rehearsal, shifterd},
+    daemon::{Node, rehearsal, shifterd},
     load::Plan,
-    world::{Family, OTHER, VIP},
+    world::{Family, OTHER, Options, VIP},
 };
 
-use crate::stage::{PORT, PORT_A, Stage, slot, vip};
+use crate::stage::{PORT, PORT_A, Stage, orders, slot, vip};
 
 /// Runs `shifterd --detach` in the host's namespace: exit code and what it says.
 fn detach(stage: &Stage, arguments: &[&str]) -> (Option<i32>, String) {
@@ -61,7 +61,12 @@ const LOST: [&str; 2] = [
 /// With a daemon: both reasons are told, and `--force` leaves nothing.
 #[test]
 fn with_a_daemon() {
-    let mut stage = Stage::new(HookSpec::Tc);
+    // A server that is started on the VIP asks itself whether it is up: not to be steered.
+    let node = Node {
+        local_clients: LocalClientsSpec::Off,
+        ..Node::new(HookSpec::Tc)
+    };
+    let mut stage = Stage::on(node, Options::default(), orders());
     let client = stage.world.client().inside();
     let open = client.run(|| std::net::TcpStream::connect(vip(Family::V4)));
     let open = open.expect("a connection");

@@ -125,14 +125,14 @@ pub const STAGES: &[Stage] = &[
     Stage {
         name: "ebpf",
         about: "the kernel programs build without warnings",
-        budget_s: 120,
+        budget_s: 90,
         needs: &[Need::Toolchain],
         work: Work::Kernel,
     },
     Stage {
         name: "clippy",
         about: "the source has no warnings",
-        budget_s: 180,
+        budget_s: 150,
         needs: &[Need::Object, Need::Component(Component::Clippy)],
         work: Work::Cargo(&[
             "clippy",
@@ -161,7 +161,7 @@ pub const STAGES: &[Stage] = &[
     Stage {
         name: "kernel",
         about: "packets through the programs in this kernel",
-        budget_s: 180,
+        budget_s: 150,
         needs: &[Need::Object, Need::Root, Need::Btf],
         work: Work::Root {
             targets: Targets::Only(PACKETS),
@@ -172,7 +172,7 @@ pub const STAGES: &[Stage] = &[
     Stage {
         name: "e2e",
         about: "real programs, real traffic, in network namespaces",
-        budget_s: 720,
+        budget_s: 1080,
         needs: &[
             Need::Object,
             Need::Rehearsal,
@@ -189,7 +189,7 @@ pub const STAGES: &[Stage] = &[
     Stage {
         name: "socket",
         about: "the socket plane: listeners captured, killed and replaced under load",
-        budget_s: 420,
+        budget_s: 400,
         needs: &[Need::Object, Need::Root, Need::Btf, Need::Programs],
         work: Work::Root {
             targets: Targets::Only(SOCKET),
@@ -200,7 +200,7 @@ pub const STAGES: &[Stage] = &[
     Stage {
         name: "systemd",
         about: "the packaged unit on machines that boot a real systemd",
-        budget_s: 150,
+        budget_s: 120,
         needs: &[Need::Object, Need::Root, Need::Btf, Need::Programs],
         work: Work::Root {
             targets: Targets::Only(SYSTEMD),
