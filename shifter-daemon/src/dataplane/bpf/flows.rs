@@ -339,6 +339,16 @@ impl BpfFlowTable {
             })
             .collect())
     }
+
+    /// The flows of both planes: the flow table's, swept if asked, and the
+    /// tagged sockets.
+    fn walk_all(&self, is_sweep: bool) -> Result<Census, DataplaneError> {
+        let mut census = self.walk(is_sweep)?;
+        if let Some(sockets) = self.sockets.get() {
+            sockets.count(&mut census)?;
+        }
+        Ok(census)
+    }
 }
 
 /// A map twice: as data to read in batches and as a typed handle.
@@ -369,15 +379,11 @@ fn idle_ms(entry: &FlowEntry) -> u64 {
 
 impl FlowTable for BpfFlowTable {
     fn census(&self) -> Result<Census, DataplaneError> {
-        self.walk(false)
+        self.walk_all(false)
     }
 
     fn sweep(&self) -> Result<Census, DataplaneError> {
-        let mut census = self.walk(true)?;
-        if let Some(sockets) = self.sockets.get() {
-            sockets.count(&mut census)?;
-        }
-        Ok(census)
+        self.walk_all(true)
     }
 
     fn flows(&self, service: &str) -> Result<Vec<ListedFlow>, DataplaneError> {
