@@ -97,7 +97,8 @@ verdicts! {
     SteeredRescued = 24, "steered_rescued", Pass;
     /// Packet of a backend that called its own VIP and was selected itself, sent back to it.
     SteeredTurned = 25, "steered_turned", Turn;
-    /// First packet of a new flow to a VIP of the socket plane, which chooses a listener for it.
+    /// Packet to a VIP of the socket plane: a first one, for which a listener is chosen, or one of a
+    /// connection that has its socket.
     PassSocketPlane = 26, "pass_socket_plane", Pass;
 }
 

@@ -138,6 +138,12 @@ pub fn lost<F: Frame>(frame: &F) -> Verdict {
     if vip.is_retired != 0 {
         return Verdict::PassNoFlow;
     }
+    // Its connections have the VIP itself as their own address, and to look for another socket would run
+    // the steering of sockets for every packet. A connection of the nat plane that lost its entry after
+    // the service changed its plane stays lost.
+    if vip.plane == plane::SOCKET {
+        return Verdict::PassSocketPlane;
+    }
     let key = FlowKey {
         client: packet.source,
         service: vip.service,
