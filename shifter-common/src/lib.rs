@@ -16,6 +16,7 @@ pub mod hash;
 pub mod histogram;
 #[cfg(any(feature = "user", test))]
 pub mod maglev;
+pub mod recipe;
 pub mod select;
 pub mod steering;
 pub mod tcp;

@@ -1,0 +1,8 @@
+//! The bench: what shifter costs beside its peers, and how fast it moves traffic.
+//!
+//! Three parts make one [`results::Results`]; [`markdown`] and [`chart`] show it. Whoever reads the
+//! numbers finds the method in `docs/performance.md`.
+
+pub mod packets;
+pub mod results;
+pub mod spread;
