@@ -3,6 +3,9 @@
 //! Three parts make one [`results::Results`]; [`markdown`] and [`chart`] show it. Whoever reads the
 //! numbers finds the method in `docs/performance.md`.
 
+pub mod cpu;
+pub mod end_to_end;
 pub mod packets;
 pub mod results;
 pub mod spread;
+pub mod way;

@@ -117,6 +117,8 @@ pub struct EndToEndRow {
     pub cpu_softirq_us: Spread,
     /// Processor time of direct over this one's, of the same round: 1 is as cheap as direct.
     pub cpu_ratio: Spread,
+    /// Processor time of nftables over this one's, of the same round, if both were measured.
+    pub cpu_nftables_ratio: Option<Spread>,
     /// Requests a second of this one over direct's, of the same round.
     pub rate_ratio: Spread,
     /// Mean time of a request minus direct's, of the same round, µs.
