@@ -3,8 +3,10 @@
 //! Three parts make one [`results::Results`]; [`markdown`] and [`chart`] show it. Whoever reads the
 //! numbers finds the method in `docs/performance.md`.
 
+pub mod change;
 pub mod cpu;
 pub mod end_to_end;
+pub mod opener;
 pub mod packets;
 pub mod results;
 pub mod spread;

@@ -6,13 +6,14 @@
 mod haproxy;
 mod nftables;
 mod nginx;
+mod store;
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use nix::unistd::Pid;
 use shifter_daemon::model::HookSpec;
 
-use self::{haproxy::Haproxy, nftables::Nftables, nginx::NginxStream};
+use self::{haproxy::Haproxy, nftables::Nftables, nginx::NginxStream, store::Store};
 use super::cpu;
 use crate::{
     backend::{Backend, Spec},
@@ -39,6 +40,8 @@ pub enum Way {
     ShifterTc,
     /// shifter's nat plane at XDP, native.
     ShifterXdp,
+    /// The same at TC with shifterd stopped: weights are changed by the store alone.
+    ShifterStore,
     /// DNAT by nftables with `numgen`, which tracks connections.
     Nftables,
     /// HAProxy, passing bytes.
@@ -50,8 +53,8 @@ pub enum Way {
 }
 
 impl Way {
-    /// All, the reference first.
-    pub const ALL: [Self; 7] = [
+    /// Those that requests are measured on, the reference first.
+    pub const MEASURED: [Self; 7] = [
         Self::Direct,
         Self::ShifterTc,
         Self::ShifterXdp,
@@ -61,7 +64,8 @@ impl Way {
         Self::NginxStream,
     ];
     /// Those whose weights can be changed, each in the way its makers tell to.
-    pub const MOVABLE: [Self; 4] = [
+    pub const MOVABLE: [Self; 5] = [
+        Self::ShifterStore,
         Self::ShifterTc,
         Self::Nftables,
         Self::HaproxyTcp,
@@ -74,6 +78,7 @@ impl Way {
             Self::Direct => "direct",
             Self::ShifterTc => "shifter, nat plane, TC",
             Self::ShifterXdp => "shifter, nat plane, XDP",
+            Self::ShifterStore => "shifter, the store alone",
             Self::Nftables => "nftables DNAT",
             Self::HaproxyTcp => "HAProxy TCP",
             Self::HaproxyHttp => "HAProxy HTTP",
@@ -81,10 +86,19 @@ impl Way {
         }
     }
 
+    /// Time between two changes. nginx goes on giving connections to its old workers for a while; all
+    /// others have long ended then.
+    pub const fn change_interval(self) -> Duration {
+        match self {
+            Self::NginxStream => Duration::from_millis(200),
+            _ => Duration::from_millis(60),
+        }
+    }
+
     /// The program that must be installed for it, and its Debian package.
     pub const fn program(self) -> Option<(&'static str, &'static str)> {
         match self {
-            Self::Direct | Self::ShifterTc | Self::ShifterXdp => None,
+            Self::Direct | Self::ShifterTc | Self::ShifterXdp | Self::ShifterStore => None,
             Self::Nftables => Some(("nft", "nftables")),
             Self::HaproxyTcp | Self::HaproxyHttp => Some(("haproxy", "haproxy")),
             Self::NginxStream => Some(("nginx", "nginx")),
@@ -96,6 +110,7 @@ impl Way {
 enum Between {
     Nothing,
     Shifter(Box<Daemon>),
+    Store(Store, Box<Daemon>),
     Nftables(Nftables),
     Haproxy(Haproxy),
     Nginx(NginxStream),
@@ -127,6 +142,11 @@ impl Setup {
             Way::Direct => Between::Nothing,
             Way::ShifterTc => Between::Shifter(Box::new(shifter(&world, HookSpec::Tc))),
             Way::ShifterXdp => Between::Shifter(Box::new(shifter(&world, HookSpec::Xdp))),
+            Way::ShifterStore => {
+                let mut daemon = shifter(&world, HookSpec::Tc);
+                daemon.stop();
+                Between::Store(Store::open(&daemon.bpffs()), Box::new(daemon))
+            }
             Way::Nftables => Between::Nftables(Nftables::start(host)),
             Way::HaproxyTcp => Between::Haproxy(Haproxy::start(host, "tcp")),
             Way::HaproxyHttp => Between::Haproxy(Haproxy::start(host, "http")),
@@ -168,7 +188,7 @@ impl Setup {
     pub fn between_pids(&self) -> Vec<Pid> {
         match &self.between {
             Between::Nothing | Between::Nftables(_) => Vec::new(),
-            Between::Shifter(daemon) => daemon.pid().map(cpu::family).unwrap_or_default(),
+            Between::Shifter(daemon) | Between::Store(_, daemon) => daemon.pid().map(cpu::family).unwrap_or_default(),
             Between::Haproxy(haproxy) => cpu::family(haproxy.pid()),
             Between::Nginx(nginx) => cpu::family(nginx.pid()),
         }
@@ -187,6 +207,7 @@ impl Setup {
                     panic!("set-weight {weight_bp}: {refusal:?}");
                 }
             }
+            Between::Store(store, _) => store.set_weight([0, 10_000][version]),
             Between::Nftables(nftables) => nftables.send_to(version),
             Between::Haproxy(haproxy) => haproxy.send_to(version),
             Between::Nginx(nginx) => nginx.send_to(version),
@@ -203,8 +224,8 @@ fn shifter(world: &World, hook: HookSpec) -> Daemon {
         &OTHER.ports(PORTS[0]),
         &OTHER.ports(PORTS[1]),
     );
-    spec.readiness.interval = std::time::Duration::from_secs(1);
-    spec.readiness.timeout = std::time::Duration::from_millis(900);
+    spec.readiness.interval = Duration::from_secs(1);
+    spec.readiness.timeout = Duration::from_millis(900);
     spec.readiness.failure_threshold = 5;
     let daemon = Daemon::start(world.host(), Node::new(hook), &[spec]);
     daemon.wait_until_ready();
