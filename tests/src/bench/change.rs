@@ -113,7 +113,9 @@ fn judge(moves: &[Moved], flows: &[Flow]) -> Vec<Effect> {
         };
         let (moved, effect) = (&moves[nth], &mut effects[nth]);
         // One that was still under way at the next change may have been selected after it.
-        let is_certain = moves.get(nth + 1).is_none_or(|next| flow.ended < next.issued);
+        let is_certain = moves
+            .get(nth + 1)
+            .is_none_or(|next| flow.ended < next.issued);
         if flow.version != moved.to && is_certain {
             let after = us(flow.begun - moved.issued);
             effect.last_on_old_us = effect.last_on_old_us.max(after);
@@ -154,7 +156,11 @@ mod tests {
             returned: at(returned),
             to,
         };
-        let moves = [moved(100, 150, 1), moved(1_000, 1_200, 0), moved(2_000, 2_001, 1)];
+        let moves = [
+            moved(100, 150, 1),
+            moved(1_000, 1_200, 0),
+            moved(2_000, 2_001, 1),
+        ];
         let flow = |us, version| Flow {
             begun: at(us),
             ended: at(us + 20),

@@ -145,9 +145,7 @@ pub fn measure(
 fn measurement(setup: &Setup, load: Load, duration_s: u64) -> Measurement {
     let (backends, between) = (setup.backend_pids(), setup.between_pids());
     let softirq = cpu::softirq_threads();
-    let read = || {
-        [&backends, &between, &softirq].map(|pids: &Vec<_>| cpu::of_processes(pids))
-    };
+    let read = || [&backends, &between, &softirq].map(|pids: &Vec<_>| cpu::of_processes(pids));
     let before = read();
     let mut command = load.wrk(setup, duration_s).command(&setup.client());
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -159,14 +157,10 @@ fn measurement(setup: &Setup, load: Load, duration_s: u64) -> Measurement {
     let after = read();
     let mut text = String::new();
     let (mut stdout, mut stderr) = (wrk.stdout.take(), wrk.stderr.take());
-    let _ = stdout
-        .as_mut()
-        .map(|pipe| pipe.read_to_string(&mut text));
+    let _ = stdout.as_mut().map(|pipe| pipe.read_to_string(&mut text));
     let report = WrkReport::parse(&text).filter(|report| status.success() && report.requests > 0);
     let report = report.unwrap_or_else(|| {
-        let _ = stderr
-            .as_mut()
-            .map(|pipe| pipe.read_to_string(&mut text));
+        let _ = stderr.as_mut().map(|pipe| pipe.read_to_string(&mut text));
         panic!("{}: wrk: {status}: {text}", setup.way().name())
     });
     let [backends_ns, between_ns, softirq_ns] =
@@ -189,7 +183,8 @@ fn assemble(load: Load, ways: &[Way], by_way: &[Vec<Measurement>]) -> Vec<EndToE
     let spread = |sample: Vec<f64>| Spread::of(sample).unwrap_or_default();
     let rows = ways.iter().map(|way| {
         let values = |value: &dyn Fn(&Measurement) -> f64| of(*way, value).unwrap_or_default();
-        let direct = |value: &dyn Fn(&Measurement) -> f64| of(Way::Direct, value).unwrap_or_default();
+        let direct =
+            |value: &dyn Fn(&Measurement) -> f64| of(Way::Direct, value).unwrap_or_default();
         let cpu = values(&Measurement::cpu_us);
         let rate = values(&|one| one.report.requests_per_s);
         let mean = values(&|one| one.mean_us(load));

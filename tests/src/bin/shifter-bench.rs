@@ -1,20 +1,217 @@
-//! Measures shifter and its peers.
-use shifter_tests::bench::*;
-fn main() {
-    let object = std::fs::read(std::env::args().nth(1).unwrap()).unwrap();
-    let rounds = std::env::args().nth(2).unwrap().parse().unwrap();
-    let only = std::env::args().nth(3).unwrap_or_default();
-    if only == "e2e" {
-    let e = end_to_end::measure(&way::Way::MEASURED, rounds, 1, |s| eprintln!("{s}"));
-    for r in e.rows { println!("{:24} {:24} {:8.0}/s p50 {:6.1} cpu {:6.2} = {:5.2}+{:5.2}+{:5.2}+{:5.2} ratio {:.3} ({:.3}-{:.3}) nft {:.3} above {:.1} errors {}", r.load, r.way, r.requests_per_s.median, r.p50_us.median, r.cpu_us.median, r.cpu_load_us.median, r.cpu_backends_us.median, r.cpu_between_us.median, r.cpu_softirq_us.median, r.cpu_ratio.median, r.cpu_ratio.min, r.cpu_ratio.max, r.cpu_nftables_ratio.unwrap_or_default().median, r.mean_above_direct_us.median, r.errors); }
-    return;
+//! Measures shifter beside its peers. `cargo xtask bench` builds and runs it, as root.
+
+use std::{
+    fs,
+    io::{self, IsTerminal as _, Write as _},
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use anyhow::{Context as _, ensure};
+use clap::{Parser, ValueEnum};
+use shifter_tests::bench::{
+    change, end_to_end, machine, markdown, packets, pictures, results::Results, way::Way,
+};
+
+/// Measures packets through the programs, requests end to end and changes of weight.
+///
+/// Writes results.json, results.md and pictures into a directory.
+#[derive(Debug, Parser)]
+#[command(name = "shifter-bench")]
+struct Args {
+    /// The bench's kernel object
+    #[arg(long)]
+    object: PathBuf,
+    /// Where the results go
+    #[arg(long)]
+    out: PathBuf,
+    /// Measure this part only; may be given again
+    #[arg(long = "part", value_enum)]
+    parts: Vec<Part>,
+    /// Two minutes instead of a quarter of an hour
+    #[arg(long)]
+    quick: bool,
+    /// Rounds of the end-to-end part, and packet batches in proportion
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    rounds: Option<u16>,
+    /// Packet rows whose name contains this
+    #[arg(long, default_value = "")]
+    rows: String,
+    /// Show results that are there already: read results.json, write the rest
+    #[arg(long)]
+    render: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Packets through the programs
+    Packets,
+    /// Requests through the whole way
+    EndToEnd,
+    /// Weights changed under load
+    Change,
+}
+
+/// How much is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Effort {
+    batches: usize,
+    rounds: usize,
+    measurement_s: u64,
+    changes: usize,
+}
+
+impl Effort {
+    fn of(quick: bool, rounds: Option<u16>) -> Self {
+        let usual = if quick {
+            Self {
+                batches: 10,
+                rounds: 2,
+                measurement_s: 1,
+                changes: 40,
+            }
+        } else {
+            Self {
+                batches: 100,
+                rounds: 8,
+                measurement_s: 2,
+                changes: 600,
+            }
+        };
+        match rounds.map(usize::from) {
+            None => usual,
+            Some(rounds) => Self {
+                batches: (usual.batches * rounds / usual.rounds).max(1),
+                rounds,
+                ..usual
+            },
+        }
     }
-    if only == "change" {
-    let e = change::measure(&way::Way::MOVABLE, rounds, |s| eprintln!("{s}"));
-    for r in e.rows { println!("{:24} changes {} conns {} failed {} {:?} cmd {:.1} ({:.1}) last {:.1} p99 {:.1} max {:.1} wrong {}", r.way, r.changes, r.connections, r.failed, r.failures, r.command_us.median, r.command_us.max, r.last_on_old_us.median, r.last_on_old_us.p99, r.last_on_old_us.max, r.wrong_after_return); }
-    return;
+}
+
+/// One line that says what goes on.
+struct Progress {
+    begun: Instant,
+    is_terminal: bool,
+}
+
+impl Progress {
+    fn new() -> Self {
+        Self {
+            begun: Instant::now(),
+            is_terminal: io::stdout().is_terminal(),
+        }
     }
-    let p = packets::measure(&object, rounds, &only, |s| eprintln!("{s}"));
-    println!("noop xdp {:.1} tc {:.1}", p.noop_xdp_ns.median, p.noop_tc_ns.median);
-    for r in p.rows { println!("{:32} {:7.1} p99 {:7.1} maker {:5.1} target {:?}", r.id, r.ns.median, r.ns.p99, r.maker_ns.median, r.target_ns); }
+
+    fn tell(&self, what: &str) {
+        let seconds = self.begun.elapsed().as_secs();
+        let mut out = io::stdout().lock();
+        let line = format!("{seconds:>4} s  {what}");
+        // Nobody may be there any more to see it.
+        let _ = if self.is_terminal {
+            write!(out, "\r\x1b[K{line}")
+        } else {
+            writeln!(out, "{line}")
+        };
+        let _ = out.flush();
+    }
+
+    fn end(&self) {
+        if self.is_terminal {
+            println!();
+        }
+    }
+}
+
+fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    fs::create_dir_all(&args.out).with_context(|| format!("cannot make {}", args.out.display()))?;
+    let file = args.out.join("results.json");
+    let results = if args.render {
+        let text = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        serde_json::from_slice(&text)
+            .with_context(|| format!("{} holds no results of this bench", file.display()))?
+    } else {
+        let results = measure(&args)?;
+        fs::write(&file, serde_json::to_string_pretty(&results)? + "\n")
+            .with_context(|| format!("cannot write {}", file.display()))?;
+        results
+    };
+    show(&results, &args.out)
+}
+
+fn measure(args: &Args) -> anyhow::Result<Results> {
+    let asked = |part| args.parts.is_empty() || args.parts.contains(&part);
+    let effort = Effort::of(args.quick, args.rounds);
+    let progress = Progress::new();
+    let mut results = Results {
+        machine: machine::describe(),
+        quick: args.quick,
+        ..Results::default()
+    };
+    if asked(Part::Packets) {
+        ensure!(
+            packets::all()
+                .iter()
+                .any(|case| case.id().contains(&args.rows)),
+            "no packet row has {:?} in its name",
+            args.rows
+        );
+        let object = fs::read(&args.object)
+            .with_context(|| format!("cannot read the kernel object {}", args.object.display()))?;
+        let tell = |what: &str| progress.tell(what);
+        results.packets = Some(packets::measure(&object, effort.batches, &args.rows, tell));
+    }
+    if asked(Part::EndToEnd) {
+        results.end_to_end = Some(end_to_end::measure(
+            &Way::MEASURED,
+            effort.rounds,
+            effort.measurement_s,
+            |what| progress.tell(what),
+        ));
+    }
+    if asked(Part::Change) {
+        let tell = |what: &str| progress.tell(what);
+        results.change = Some(change::measure(&Way::MOVABLE, effort.changes, tell));
+    }
+    progress.end();
+    Ok(results)
+}
+
+fn show(results: &Results, out: &Path) -> anyhow::Result<()> {
+    let text = markdown::render(results);
+    let mut files = pictures::all(results);
+    files.push(("results.md", text.clone()));
+    for (name, content) in files {
+        let file = out.join(name);
+        fs::write(&file, content).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    println!("{text}");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounds_change_the_effort_in_proportion() {
+        let usual = Effort::of(false, None);
+        assert_eq!((usual.batches, usual.rounds, usual.changes), (100, 8, 600));
+        assert_eq!(Effort::of(false, Some(4)).batches, 50);
+        assert_eq!(Effort::of(true, Some(1)).batches, 5);
+        assert_eq!(Effort::of(true, Some(1)).rounds, 1);
+    }
+
+    #[test]
+    fn arguments_name_parts() {
+        let parse = |words: &str| {
+            let own = "shifter-bench --object o --out d ".to_owned() + words;
+            Args::try_parse_from(own.split_whitespace())
+        };
+        let args = parse("--part packets --part end-to-end").expect("two parts");
+        assert_eq!(args.parts, [Part::Packets, Part::EndToEnd]);
+        assert!(parse("--part nothing").is_err());
+        assert!(parse("--rounds 0").is_err());
+    }
 }

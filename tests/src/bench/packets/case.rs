@@ -134,7 +134,13 @@ pub fn all() -> Vec<Case> {
             let target = |ns: f64| (v4 && hook.is_xdp()).then_some(ns);
             for (flows_count, ns) in [(1, 100.0), (1_000, 110.0), (FLOWS_MAX, 260.0)] {
                 let target_ns = target(ns);
-                cases.push(case(Kind::Established, hook, family, flows_count, target_ns));
+                cases.push(case(
+                    Kind::Established,
+                    hook,
+                    family,
+                    flows_count,
+                    target_ns,
+                ));
             }
             cases.push(case(Kind::New, hook, family, 0, target(600.0)));
             cases.push(case(Kind::NewEvicting, hook, family, 0, target(1_000.0)));

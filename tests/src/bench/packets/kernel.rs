@@ -115,9 +115,7 @@ impl Kernel {
             self.expect(case.hook, &packet, &plan::steered(case, packet.clone()));
         }
         let frame = plan::frame(case, self.next_new);
-        let ran = self
-            .programs
-            .made(case.hook, Measured::Shifter, &frame, 1);
+        let ran = self.programs.made(case.hook, Measured::Shifter, &frame, 1);
         let flow_index = Recipe::flow_index(self.next_new, case.flows_count);
         self.next_new += 1;
         let expected = plan::steered(case, plan::packet(case, flow_index)).build();
@@ -152,7 +150,11 @@ impl Kernel {
     /// If the last packet did not pass.
     pub fn run(&mut self, case: &Case, measured: Measured, count: u32) -> f64 {
         let opens = matches!(case.kind, Kind::New | Kind::NewEvicting);
-        let turn = if opens { &mut self.next_new } else { &mut self.next };
+        let turn = if opens {
+            &mut self.next_new
+        } else {
+            &mut self.next
+        };
         let frame = plan::frame(case, *turn);
         *turn += u64::from(count);
         let ran = self.programs.made(case.hook, measured, &frame, count);
@@ -192,12 +194,17 @@ impl Kernel {
             batch_packets: 0,
             target_ns: None,
         };
-        self.run(&case, Measured::Shifter, capacity::PENDING + capacity::PENDING / 4);
+        self.run(
+            &case,
+            Measured::Shifter,
+            capacity::PENDING + capacity::PENDING / 4,
+        );
     }
 
     /// Gives the floor the same flows.
     pub fn fill_floor(&mut self, flows_count: u32) {
-        let v4 = |addr: std::net::SocketAddr| (Addr::from(addr.ip()).v4_word(), addr.port().to_be());
+        let v4 =
+            |addr: std::net::SocketAddr| (Addr::from(addr.ip()).v4_word(), addr.port().to_be());
         let (vip, vip_port) = v4(plan::vip(Family::V4));
         let (addr, port) = v4(plan::backend(Family::V4));
         let target = FloorTarget { addr, port, pad: 0 };

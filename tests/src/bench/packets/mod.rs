@@ -31,7 +31,12 @@ struct Sample {
 /// # Panics
 /// If a program answers with other bytes or another verdict than the row says, before or while it
 /// is timed, or the kernel refuses something.
-pub fn measure(object: &[u8], rounds: usize, only: &str, mut progress: impl FnMut(&str)) -> Packets {
+pub fn measure(
+    object: &[u8],
+    rounds: usize,
+    only: &str,
+    mut progress: impl FnMut(&str),
+) -> Packets {
     let cases: Vec<Case> = all()
         .into_iter()
         .filter(|case| case.id().contains(only))
@@ -173,7 +178,10 @@ mod tests {
             with_maker,
         };
         // The second round ran on a machine half as fast.
-        let row = row(&case, &[sample(13.0, 25.0, 95.0), sample(26.0, 50.0, 190.0)]);
+        let row = row(
+            &case,
+            &[sample(13.0, 25.0, 95.0), sample(26.0, 50.0, 190.0)],
+        );
         assert_eq!((row.ns.min, row.ns.max), (83.0, 166.0));
         assert_eq!((row.maker_ns.min, row.with_maker_ns.max), (25.0, 190.0));
         assert_eq!(row.id, "established/xdp/v4/1000");

@@ -96,7 +96,11 @@ impl Programs {
             (Measured::Nothing, _) => &self.to_nothing,
             (Measured::Floor, _) => &self.to_floor,
         };
-        let name = if hook.is_xdp() { "bench_xdp" } else { "bench_tc" };
+        let name = if hook.is_xdp() {
+            "bench_xdp"
+        } else {
+            "bench_tc"
+        };
         run(&maker.object, name, frame, count)
     }
 

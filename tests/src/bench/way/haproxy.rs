@@ -36,10 +36,7 @@ impl Haproxy {
             .map(|version| {
                 format!(
                     "    server {} {}:{} weight {}\n",
-                    VERSIONS[version],
-                    OTHER.v4,
-                    PORTS[version],
-                    WEIGHTS[0][version]
+                    VERSIONS[version], OTHER.v4, PORTS[version], WEIGHTS[0][version]
                 )
             })
             .collect();

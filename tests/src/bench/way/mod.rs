@@ -188,7 +188,9 @@ impl Setup {
     pub fn between_pids(&self) -> Vec<Pid> {
         match &self.between {
             Between::Nothing | Between::Nftables(_) => Vec::new(),
-            Between::Shifter(daemon) | Between::Store(_, daemon) => daemon.pid().map(cpu::family).unwrap_or_default(),
+            Between::Shifter(daemon) | Between::Store(_, daemon) => {
+                daemon.pid().map(cpu::family).unwrap_or_default()
+            }
             Between::Haproxy(haproxy) => cpu::family(haproxy.pid()),
             Between::Nginx(nginx) => cpu::family(nginx.pid()),
         }

@@ -59,8 +59,7 @@ impl NginxStream {
     /// If that fails.
     pub fn send_to(&self, version: usize) {
         let directory = self.scratch.path();
-        self.scratch
-            .write("nginx.conf", config(directory, version));
+        self.scratch.write("nginx.conf", config(directory, version));
         let output = command(&self.host, directory)
             .args(["-s", "reload"])
             .output()

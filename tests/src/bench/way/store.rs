@@ -41,16 +41,7 @@ impl Store {
         let bytes = NonZeroUsize::new(count * size_of::<u64>()).expect("words");
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         // SAFETY: a new shared mapping at an address of the kernel's choice aliases nothing of ours.
-        let start = unsafe {
-            mmap(
-                None,
-                bytes,
-                protection,
-                MapFlags::MAP_SHARED,
-                data.fd(),
-                0,
-            )
-        };
+        let start = unsafe { mmap(None, bytes, protection, MapFlags::MAP_SHARED, data.fd(), 0) };
         let mut store = Self {
             start: start.expect("the words are mapped").cast(),
             count,
