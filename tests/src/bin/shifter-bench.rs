@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    io::{self, IsTerminal as _, Write as _},
     path::{Path, PathBuf},
     time::Instant,
 };
@@ -89,37 +88,14 @@ impl Effort {
     }
 }
 
-/// One line that says what goes on.
+/// Says what goes on, a line at a time.
 struct Progress {
     begun: Instant,
-    is_terminal: bool,
 }
 
 impl Progress {
-    fn new() -> Self {
-        Self {
-            begun: Instant::now(),
-            is_terminal: io::stdout().is_terminal(),
-        }
-    }
-
     fn tell(&self, what: &str) {
-        let seconds = self.begun.elapsed().as_secs();
-        let mut out = io::stdout().lock();
-        let line = format!("{seconds:>4} s  {what}");
-        // Nobody may be there any more to see it.
-        let _ = if self.is_terminal {
-            write!(out, "\r\x1b[K{line}")
-        } else {
-            writeln!(out, "{line}")
-        };
-        let _ = out.flush();
-    }
-
-    fn end(&self) {
-        if self.is_terminal {
-            println!();
-        }
+        println!("{:>4} s  {what}", self.begun.elapsed().as_secs());
     }
 }
 
@@ -143,7 +119,9 @@ fn main() -> anyhow::Result<()> {
 fn measure(args: &Args) -> anyhow::Result<Results> {
     let asked = |part| args.parts.is_empty() || args.parts.contains(&part);
     let effort = Effort::of(args.quick, args.rounds);
-    let progress = Progress::new();
+    let progress = Progress {
+        begun: Instant::now(),
+    };
     let mut results = Results {
         machine: machine::describe(),
         quick: args.quick,
@@ -174,19 +152,16 @@ fn measure(args: &Args) -> anyhow::Result<Results> {
         let tell = |what: &str| progress.tell(what);
         results.change = Some(change::measure(&Way::MOVABLE, effort.changes, tell));
     }
-    progress.end();
     Ok(results)
 }
 
 fn show(results: &Results, out: &Path) -> anyhow::Result<()> {
-    let text = markdown::render(results);
     let mut files = pictures::all(results);
-    files.push(("results.md", text.clone()));
+    files.push(("results.md", markdown::render(results)));
     for (name, content) in files {
         let file = out.join(name);
         fs::write(&file, content).with_context(|| format!("cannot write {}", file.display()))?;
     }
-    println!("{text}");
     Ok(())
 }
 
