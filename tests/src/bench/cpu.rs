@@ -1,6 +1,12 @@
 //! Processor time of processes, as the scheduler counts it.
 
-use std::{fs, io, mem::MaybeUninit, os::unix::process::ExitStatusExt as _, process};
+use std::{
+    fs,
+    io::{self, Read as _},
+    mem::MaybeUninit,
+    os::unix::process::ExitStatusExt as _,
+    process,
+};
 
 use nix::{libc, unistd::Pid};
 
@@ -53,12 +59,42 @@ pub fn softirq_threads() -> Vec<Pid> {
         .collect()
 }
 
-/// Waits for a child; its exit status, and the nanoseconds that it and what it waited for have run.
-/// The kernel scales user and system time so that their sum is the scheduler's, rounded to µs.
+/// A command that has run.
+#[derive(Debug)]
+pub struct Ran {
+    /// How it ended.
+    pub status: process::ExitStatus,
+    /// What it said, on both streams.
+    pub said: String,
+    /// Nanoseconds that it and what it waited for have run. The kernel scales user and system time
+    /// so that their sum is the scheduler's, rounded to µs.
+    pub ns: u64,
+}
+
+/// Runs a command that says no more than fits into a pipe.
 ///
 /// # Errors
-/// If there is no such child.
-pub fn wait(child: &process::Child) -> io::Result<(process::ExitStatus, u64)> {
+/// If it cannot be started or waited for.
+pub fn run(command: &mut process::Command) -> io::Result<Ran> {
+    command.stdout(process::Stdio::piped());
+    command.stderr(process::Stdio::piped());
+    #[allow(
+        clippy::zombie_processes,
+        reason = "wait4 takes the exit status, and with it the time"
+    )]
+    let mut child = command.spawn()?;
+    let (status, ns) = wait(&child)?;
+    let mut said = String::new();
+    if let Some(mut pipe) = child.stdout.take() {
+        pipe.read_to_string(&mut said)?;
+    }
+    if let Some(mut pipe) = child.stderr.take() {
+        pipe.read_to_string(&mut said)?;
+    }
+    Ok(Ran { status, said, ns })
+}
+
+fn wait(child: &process::Child) -> io::Result<(process::ExitStatus, u64)> {
     let pid = child.id().cast_signed();
     let mut status = 0;
     let mut usage = MaybeUninit::<libc::rusage>::zeroed();
@@ -121,10 +157,11 @@ mod tests {
         // The running thread's time is brought up to date when it is put to sleep.
         std::thread::sleep(Duration::from_millis(5));
         assert!(of_process(own) > before);
-        let sleeper = Command::new("sleep").arg("0.2").spawn().expect("sleep");
-        let (status, ns) = wait(&sleeper).expect("a child");
-        assert!(status.success());
-        assert!(ns < 200_000_000, "{ns} ns of work in a sleep");
+        let mut sleeper = Command::new("sh");
+        sleeper.args(["-c", "sleep 0.2; echo said; echo also >&2; exit 3"]);
+        let ran = run(&mut sleeper).expect("a shell");
+        assert_eq!((ran.status.code(), &*ran.said), (Some(3), "said\nalso\n"));
+        assert!(ran.ns > 0 && ran.ns < 200_000_000, "{ran:?}");
     }
 
     #[test]

@@ -1,7 +1,5 @@
 //! Requests through the whole way: rates, latencies, and above all the processor time they take.
 
-use std::{io::Read as _, process::Stdio};
-
 use super::{
     cpu,
     results::{EndToEnd, EndToEndRow},
@@ -148,26 +146,17 @@ fn measurement(setup: &Setup, load: Load, duration_s: u64) -> Measurement {
     let read = || [&backends, &between, &softirq].map(|pids: &Vec<_>| cpu::of_processes(pids));
     let before = read();
     let mut command = load.wrk(setup, duration_s).command(&setup.client());
-    command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut wrk = command
-        .spawn()
-        .unwrap_or_else(|err| panic!("wrk: {err}; install the package wrk"));
-    // What it says fits into a pipe.
-    let (status, load_ns) = cpu::wait(&wrk).expect("a child");
+    let ran = cpu::run(&mut command);
+    let cpu::Ran { status, said, ns } =
+        ran.unwrap_or_else(|err| panic!("wrk: {err}; install the package wrk"));
     let after = read();
-    let mut text = String::new();
-    let (mut stdout, mut stderr) = (wrk.stdout.take(), wrk.stderr.take());
-    let _ = stdout.as_mut().map(|pipe| pipe.read_to_string(&mut text));
-    let report = WrkReport::parse(&text).filter(|report| status.success() && report.requests > 0);
-    let report = report.unwrap_or_else(|| {
-        let _ = stderr.as_mut().map(|pipe| pipe.read_to_string(&mut text));
-        panic!("{}: wrk: {status}: {text}", setup.way().name())
-    });
+    let report = WrkReport::parse(&said).filter(|report| status.success() && report.requests > 0);
+    let report = report.unwrap_or_else(|| panic!("{}: wrk: {status}: {said}", setup.way().name()));
     let [backends_ns, between_ns, softirq_ns] =
         [0, 1, 2].map(|nth| after[nth].saturating_sub(before[nth]));
     Measurement {
         report,
-        load_ns,
+        load_ns: ns,
         backends_ns,
         between_ns,
         softirq_ns,

@@ -71,7 +71,7 @@ impl Effort {
             }
         } else {
             Self {
-                batches: 100,
+                batches: 80,
                 rounds: 8,
                 measurement_s: 2,
                 changes: 600,
@@ -172,8 +172,8 @@ mod tests {
     #[test]
     fn rounds_change_the_effort_in_proportion() {
         let usual = Effort::of(false, None);
-        assert_eq!((usual.batches, usual.rounds, usual.changes), (100, 8, 600));
-        assert_eq!(Effort::of(false, Some(4)).batches, 50);
+        assert_eq!((usual.batches, usual.rounds, usual.changes), (80, 8, 600));
+        assert_eq!(Effort::of(false, Some(4)).batches, 40);
         assert_eq!(Effort::of(true, Some(1)).batches, 5);
         assert_eq!(Effort::of(true, Some(1)).rounds, 1);
     }

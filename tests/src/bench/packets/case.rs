@@ -119,7 +119,7 @@ impl Case {
         match self.kind {
             // A warm-up would fill the table.
             Kind::New | Kind::NewEvicting => 200,
-            _ => 2 * self.flows_count + 2_000,
+            _ => self.flows_count + 2_000,
         }
     }
 }

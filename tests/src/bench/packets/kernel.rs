@@ -33,6 +33,8 @@ pub struct Kernel {
     dataplane: BpfDataplane,
     programs: Programs,
     pending: aya::maps::HashMap<MapData, FlowKey, FlowEntry>,
+    /// Whether the table of handshakes has no room left.
+    is_pending_full: bool,
     /// The turn of the next packet that opens a flow.
     next_new: u64,
     /// The turn of the next packet of an existing flow.
@@ -70,6 +72,7 @@ impl Kernel {
             programs: Programs::load(loader, bench),
             pending: aya::maps::HashMap::try_from(aya::maps::Map::LruHashMap(pending))
                 .expect("a hash map"),
+            is_pending_full: false,
             next_new: plan::NEW_FROM,
             next: 1,
             _bpffs: bpffs,
@@ -177,6 +180,7 @@ impl Kernel {
 
     /// Takes every handshake out of its table.
     pub fn empty_pending(&mut self) {
+        self.is_pending_full = false;
         let keys: Vec<FlowKey> = self.pending.keys().filter_map(Result::ok).collect();
         for key in keys {
             // Gone already is as good.
@@ -186,6 +190,9 @@ impl Kernel {
 
     /// Fills the table of handshakes, so that the next one evicts.
     pub fn fill_pending(&mut self, family: Family) {
+        if std::mem::replace(&mut self.is_pending_full, true) {
+            return;
+        }
         let case = Case {
             kind: Kind::New,
             hook: Hook::Xdp,

@@ -54,8 +54,8 @@ pub fn measure(
     let mut floor: Vec<(u32, Vec<Sample>)> = [1, 1_000, FLOWS_MAX].map(|n| (n, Vec::new())).into();
     for round in 1..=rounds {
         progress(&format!("packets, round {round} of {rounds}"));
-        for (case, samples) in cases.iter().zip(&mut samples) {
-            samples.push(sample(&mut kernel, case));
+        for nth in order(&cases) {
+            samples[nth].push(sample(&mut kernel, &cases[nth]));
         }
         for (flows_count, samples) in floor.iter_mut().filter(|_| only.is_empty()) {
             let case = floor_case(*flows_count);
@@ -86,6 +86,18 @@ pub fn measure(
         noop_tc_ns: noop(false).unwrap_or_default(),
         rows,
     }
+}
+
+/// The order of a round: rows that fill the table of handshakes come last, those that fill it to its
+/// end at the very last, because emptying it takes longest.
+fn order(cases: &[Case]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..cases.len()).collect();
+    order.sort_by_key(|nth| match cases[*nth].kind {
+        Kind::New => 1,
+        Kind::NewEvicting => 2,
+        _ => 0,
+    });
+    order
 }
 
 /// The packets that the floor is measured with: those of shifter's own row.
@@ -168,6 +180,17 @@ fn row(case: &Case, samples: &[Sample]) -> PacketRow {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rows_that_evict_come_last_and_others_keep_their_order() {
+        let cases = all();
+        let order = order(&cases);
+        let kinds: Vec<Kind> = order.iter().map(|nth| cases[*nth].kind).collect();
+        let from = |kind| kinds.iter().position(|one| *one == kind);
+        assert_eq!(order[0], 0);
+        assert!(from(Kind::Reply) < from(Kind::New));
+        assert_eq!(kinds[kinds.len() - 4..], [Kind::NewEvicting; 4]);
+    }
 
     #[test]
     fn a_row_is_the_difference_of_the_same_round_and_the_harness() {

@@ -65,10 +65,10 @@ impl Programs {
         let fd = |name: &str| fd(&shifter, name);
         let xdp = fd(program::XDP_INGRESS);
         let maker = || Maker::new(bench);
-        let to_shifter = maker().to(Some(&xdp), Some(&fd(program::TC_INGRESS)));
-        let to_shifter_egress = maker().to(None, Some(&fd(program::TC_EGRESS)));
-        let to_nothing = maker().to_own("pass_xdp", Some("pass_tc"));
-        let to_floor = maker().to_own("floor_xdp", None);
+        let to_shifter = maker().onto(Some(&xdp), Some(&fd(program::TC_INGRESS)));
+        let to_shifter_egress = maker().onto(None, Some(&fd(program::TC_EGRESS)));
+        let to_nothing = maker().onto_own("pass_xdp", Some("pass_tc"));
+        let to_floor = maker().onto_own("floor_xdp", None);
         Self {
             shifter,
             to_shifter,
@@ -138,7 +138,7 @@ impl Maker {
     }
 
     /// Makes it go on to these.
-    fn to(mut self, xdp: Option<&ProgramFd>, tc: Option<&ProgramFd>) -> Self {
+    fn onto(mut self, xdp: Option<&ProgramFd>, tc: Option<&ProgramFd>) -> Self {
         for (name, measured) in [("MEASURED_XDP", xdp), ("MEASURED_TC", tc)] {
             let map = self.object.map_mut(name).expect("an array of programs");
             let mut array = ProgramArray::try_from(map).expect("an array of programs");
@@ -150,9 +150,9 @@ impl Maker {
     }
 
     /// Makes it go on to programs of its own object.
-    fn to_own(self, xdp: &str, tc: Option<&str>) -> Self {
+    fn onto_own(self, xdp: &str, tc: Option<&str>) -> Self {
         let (xdp, tc) = (fd(&self.object, xdp), tc.map(|tc| fd(&self.object, tc)));
-        self.to(Some(&xdp), tc.as_ref())
+        self.onto(Some(&xdp), tc.as_ref())
     }
 }
 
