@@ -43,6 +43,10 @@ pub struct Arguments {
     /// Packet rows whose name contains this, such as `reply` or `xdp/v4`.
     #[arg(long, value_name = "TEXT")]
     rows: Option<String>,
+    /// Another build of shifter.o, such as one from before a change, whose packet rows are measured
+    /// beside this build's.
+    #[arg(long, value_name = "FILE")]
+    against: Option<PathBuf>,
 }
 
 /// A part of the bench.
@@ -128,7 +132,6 @@ fn command(arguments: &Arguments, workspace: &Workspace) -> anyhow::Result<Comma
              root, or run `sudo -v` first"
         );
     };
-    command.current_dir(&workspace.root);
     command.args(words(arguments, workspace));
     Ok(command)
 }
@@ -140,6 +143,7 @@ fn words(arguments: &Arguments, workspace: &Workspace) -> Vec<OsString> {
         quick,
         rounds,
         rows,
+        against,
     } = arguments;
     let target = |name: &str| -> PathBuf { workspace.target.join(name) };
     let object = target("bpf").join(build::BENCH_OBJECT);
@@ -156,6 +160,9 @@ fn words(arguments: &Arguments, workspace: &Workspace) -> Vec<OsString> {
     }
     if let Some(rows) = rows {
         words.extend(["--rows".into(), rows.into()]);
+    }
+    if let Some(against) = against {
+        words.extend(["--against".into(), against.into()]);
     }
     words
 }

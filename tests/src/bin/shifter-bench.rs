@@ -36,6 +36,9 @@ struct Args {
     /// Packet rows whose name contains this
     #[arg(long, default_value = "")]
     rows: String,
+    /// Another object of shifter, whose packet rows are measured beside the built-in one's
+    #[arg(long)]
+    against: Option<PathBuf>,
     /// Show results that are there already: read results.json, write the rest
     #[arg(long)]
     render: bool,
@@ -135,10 +138,20 @@ fn measure(args: &Args) -> anyhow::Result<Results> {
             "no packet row has {:?} in its name",
             args.rows
         );
-        let object = fs::read(&args.object)
-            .with_context(|| format!("cannot read the kernel object {}", args.object.display()))?;
+        let read = |file: &PathBuf| {
+            let read = fs::read(file);
+            read.with_context(|| format!("cannot read the kernel object {}", file.display()))
+        };
+        let object = read(&args.object)?;
+        let against = args.against.as_ref().map(read).transpose()?;
         let tell = |what: &str| progress.tell(what);
-        results.packets = Some(packets::measure(&object, effort.batches, &args.rows, tell));
+        let effort = packets::Effort {
+            object: &object,
+            against: against.as_deref(),
+            rounds: effort.batches,
+            only: &args.rows,
+        };
+        results.packets = Some(packets::measure(effort, tell));
     }
     if asked(Part::EndToEnd) {
         results.end_to_end = Some(end_to_end::measure(

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use aya::{EbpfLoader, maps::MapData};
+use aya::maps::MapData;
 use shifter_common::{
     abi::{FlowEntry, FlowKey, capacity, map},
     addr::Addr,
@@ -48,7 +48,7 @@ impl Kernel {
     ///
     /// # Panics
     /// If the kernel refuses something.
-    pub fn new(bench: &[u8]) -> Self {
+    pub fn new(bench: &[u8], other: Option<&[u8]>) -> Self {
         let bpffs = Bpffs::mount("bench");
         let node = NodeSpec {
             interfaces: Vec::new(),
@@ -62,14 +62,10 @@ impl Kernel {
         let mut dataplane = BpfDataplane::open(&node).expect("a dataplane");
         dataplane.publish(&plan::plan()).expect("the plan is good");
         let pins = PathBuf::from(dataplane.pins()).join("maps");
-        let mut loader = EbpfLoader::new();
-        for name in map::ALL {
-            loader.map_pin_path(name, pins.join(name));
-        }
         let pending = MapData::from_pin(pins.join(map::PENDING)).expect("the pin");
         Self {
             dataplane,
-            programs: Programs::load(loader, bench),
+            programs: Programs::load(&pins, bench, other),
             pending: aya::maps::HashMap::try_from(aya::maps::Map::LruHashMap(pending))
                 .expect("a hash map"),
             is_pending_full: false,

@@ -25,23 +25,38 @@ struct Sample {
     with_maker: f64,
 }
 
-/// Measures all rows whose name contains `only`. Rows take turns: each gets one batch a round, with
-/// its two comparisons right beside it. `progress` hears of every round.
+/// What is measured, and how long.
+#[derive(Clone, Copy, Debug)]
+pub struct Effort<'a> {
+    /// The bench's kernel object.
+    pub object: &'a [u8],
+    /// Another object of shifter, measured on the same maps beside the one that was built in: what a
+    /// change of the kernel programs does.
+    pub against: Option<&'a [u8]>,
+    /// Batches of each row.
+    pub rounds: usize,
+    /// Rows whose name contains this.
+    pub only: &'a str,
+}
+
+/// Measures rows. They take turns: each gets one batch a round, with its two comparisons right
+/// beside it. `progress` hears of every round.
 ///
 /// # Panics
 /// If a program answers with other bytes or another verdict than the row says, before or while it
 /// is timed, or the kernel refuses something.
-pub fn measure(
-    object: &[u8],
-    rounds: usize,
-    only: &str,
-    mut progress: impl FnMut(&str),
-) -> Packets {
+pub fn measure(effort: Effort<'_>, mut progress: impl FnMut(&str)) -> Packets {
+    let Effort {
+        object,
+        against,
+        rounds,
+        only,
+    } = effort;
     let cases: Vec<Case> = all()
         .into_iter()
         .filter(|case| case.id().contains(only))
         .collect();
-    let mut kernel = Kernel::new(object);
+    let mut kernel = Kernel::new(object, against);
     for family in Family::ALL {
         progress(&format!("{FLOWS_MAX} handshakes, {family:?}"));
         kernel.establish(family, FLOWS_MAX);
@@ -51,11 +66,15 @@ pub fn measure(
     }
     kernel.fill_floor(FLOWS_MAX);
     let mut samples: Vec<Vec<Sample>> = cases.iter().map(|_| Vec::new()).collect();
+    let mut others: Vec<Vec<Sample>> = cases.iter().map(|_| Vec::new()).collect();
     let mut floor: Vec<(u32, Vec<Sample>)> = [1, 1_000, FLOWS_MAX].map(|n| (n, Vec::new())).into();
     for round in 1..=rounds {
         progress(&format!("packets, round {round} of {rounds}"));
         for nth in order(&cases) {
-            samples[nth].push(sample(&mut kernel, &cases[nth]));
+            samples[nth].push(sample(&mut kernel, &cases[nth], Measured::Shifter));
+            if against.is_some() {
+                others[nth].push(sample(&mut kernel, &cases[nth], Measured::Other));
+            }
         }
         for (flows_count, samples) in floor.iter_mut().filter(|_| only.is_empty()) {
             let case = floor_case(*flows_count);
@@ -75,12 +94,15 @@ pub fn measure(
         row.words = "floor: least DNAT".to_owned();
         rows.push(row);
     }
-    rows.extend(
-        cases
-            .iter()
-            .zip(&samples)
-            .map(|(case, samples)| row(case, samples)),
-    );
+    for ((case, samples), others) in cases.iter().zip(&samples).zip(&others) {
+        rows.push(row(case, samples));
+        if against.is_some() {
+            let mut row = row(case, others);
+            row.id = format!("against/{}", row.id);
+            row.words = format!("{}, the other object", row.words);
+            rows.push(row);
+        }
+    }
     Packets {
         noop_xdp_ns: noop(true).unwrap_or_default(),
         noop_tc_ns: noop(false).unwrap_or_default(),
@@ -116,13 +138,13 @@ fn floor_case(flows_count: u32) -> Case {
     }
 }
 
-fn sample(kernel: &mut Kernel, case: &Case) -> Sample {
+fn sample(kernel: &mut Kernel, case: &Case, measured: Measured) -> Sample {
     match case.kind {
         Kind::New => kernel.empty_pending(),
         Kind::NewEvicting => kernel.fill_pending(case.family),
         _ => {}
     }
-    kernel.sample_of(case, Measured::Shifter, Some(case.verdict()))
+    kernel.sample_of(case, measured, Some(case.verdict()))
 }
 
 impl Kernel {

@@ -1,12 +1,14 @@
 //! The loaded programs: shifter's own, and the bench's before and beside them.
 
+use std::path::Path;
+
 use aya::{
     Ebpf, EbpfLoader,
     maps::{HashMap, ProgramArray},
     programs::{Program, ProgramFd, SchedClassifier, TestRun as _, TestRunOptions, Xdp},
 };
 use shifter_common::{
-    abi::program,
+    abi::{map, program},
     recipe::{FloorKey, FloorTarget},
 };
 
@@ -17,6 +19,8 @@ use super::case::Hook;
 pub enum Measured {
     /// shifter's program of the hook.
     Shifter,
+    /// The same program of another object.
+    Other,
     /// A program that does nothing.
     Nothing,
     /// The least DNAT.
@@ -38,43 +42,67 @@ struct Maker {
     object: Ebpf,
 }
 
-/// All programs.
-pub struct Programs {
-    shifter: Ebpf,
-    to_shifter: Maker,
-    to_shifter_egress: Maker,
-    to_nothing: Maker,
-    to_floor: Maker,
+/// The programs of an object of shifter, alone and behind a maker.
+struct Steering {
+    object: Ebpf,
+    ingress: Maker,
+    egress: Maker,
 }
 
-impl Programs {
-    /// Loads everything; shifter's programs find their maps by the loader's pins.
-    ///
-    /// # Panics
-    /// If the kernel refuses.
-    pub fn load(mut shifter: EbpfLoader<'_>, bench: &[u8]) -> Self {
-        let object = shifter_daemon::dataplane::bpf::object();
-        let mut shifter = shifter.load(object).expect("shifter's object");
+impl Steering {
+    fn load(pins: &Path, object: &[u8], bench: &[u8]) -> Self {
+        let mut loader = EbpfLoader::new();
+        for name in map::ALL {
+            loader.map_pin_path(name, pins.join(name));
+        }
+        let mut object = loader.load(object).expect("an object of shifter");
         for name in [
             program::XDP_INGRESS,
             program::TC_INGRESS,
             program::TC_EGRESS,
         ] {
-            load(&mut shifter, name);
+            load(&mut object, name);
         }
-        let fd = |name: &str| fd(&shifter, name);
-        let xdp = fd(program::XDP_INGRESS);
-        let maker = || Maker::new(bench);
-        let to_shifter = maker().onto(Some(&xdp), Some(&fd(program::TC_INGRESS)));
-        let to_shifter_egress = maker().onto(None, Some(&fd(program::TC_EGRESS)));
-        let to_nothing = maker().onto_own("pass_xdp", Some("pass_tc"));
-        let to_floor = maker().onto_own("floor_xdp", None);
+        let fd = |name: &str| fd(&object, name);
+        let (xdp, tc) = (fd(program::XDP_INGRESS), fd(program::TC_INGRESS));
+        let ingress = Maker::new(bench).onto(Some(&xdp), Some(&tc));
+        let egress = Maker::new(bench).onto(None, Some(&fd(program::TC_EGRESS)));
         Self {
-            shifter,
-            to_shifter,
-            to_shifter_egress,
-            to_nothing,
-            to_floor,
+            object,
+            ingress,
+            egress,
+        }
+    }
+
+    fn maker(&self, hook: Hook) -> &Maker {
+        match hook {
+            Hook::Xdp | Hook::TcIngress => &self.ingress,
+            Hook::TcEgress => &self.egress,
+        }
+    }
+}
+
+/// All programs.
+pub struct Programs {
+    shifter: Steering,
+    other: Option<Steering>,
+    to_nothing: Maker,
+    to_floor: Maker,
+}
+
+impl Programs {
+    /// Loads everything; shifter's programs find their maps by these pins. Another object of shifter
+    /// uses the same maps.
+    ///
+    /// # Panics
+    /// If the kernel refuses.
+    pub fn load(pins: &Path, bench: &[u8], other: Option<&[u8]>) -> Self {
+        let object = shifter_daemon::dataplane::bpf::object();
+        Self {
+            shifter: Steering::load(pins, object, bench),
+            other: other.map(|other| Steering::load(pins, other, bench)),
+            to_nothing: Maker::new(bench).onto_own("pass_xdp", Some("pass_tc")),
+            to_floor: Maker::new(bench).onto_own("floor_xdp", None),
         }
     }
 
@@ -85,16 +113,16 @@ impl Programs {
             Hook::TcIngress => program::TC_INGRESS,
             Hook::TcEgress => program::TC_EGRESS,
         };
-        run(&self.shifter, name, frame, 1)
+        run(&self.shifter.object, name, frame, 1)
     }
 
     /// Runs the maker and what is measured behind it, so many times on one frame.
     pub fn made(&self, hook: Hook, measured: Measured, frame: &[u8], count: u32) -> Ran {
-        let maker = match (measured, hook) {
-            (Measured::Shifter, Hook::TcEgress) => &self.to_shifter_egress,
-            (Measured::Shifter, _) => &self.to_shifter,
-            (Measured::Nothing, _) => &self.to_nothing,
-            (Measured::Floor, _) => &self.to_floor,
+        let maker = match measured {
+            Measured::Shifter => self.shifter.maker(hook),
+            Measured::Other => self.other.as_ref().expect("another object").maker(hook),
+            Measured::Nothing => &self.to_nothing,
+            Measured::Floor => &self.to_floor,
         };
         let name = if hook.is_xdp() {
             "bench_xdp"
