@@ -1,7 +1,9 @@
 //! Results with numbers that nobody measured, for the tests of what shows them.
 
 use super::{
-    results::{Change, ChangeRow, EndToEnd, EndToEndRow, Machine, PacketRow, Packets, Results},
+    results::{
+        Change, ChangeRow, EndToEnd, EndToEndRow, Machine, PacketRow, Packets, Results, Verified,
+    },
     spread::{Spread, rounded},
 };
 
@@ -78,6 +80,10 @@ pub fn results() -> Results {
         packets: Some(Packets {
             noop_xdp_ns: around(13.0),
             noop_tc_ns: around(17.0),
+            programs: vec![Verified {
+                name: "xdp_ingress".to_owned(),
+                instructions: 123_456,
+            }],
             rows: vec![
                 packet("floor/xdp/v4/1000", "v4", 84.0, None),
                 packet("established/xdp/v4/1000", "v4", 105.0, Some(110.0)),

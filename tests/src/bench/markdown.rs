@@ -98,6 +98,15 @@ fn packets(packets: &Packets, text: &mut String) {
             against(row.ns.median, row.target_ns, true),
         );
     }
+    let verified = packets.programs.iter();
+    let verified: Vec<String> = verified
+        .map(|one| format!("{} {}", one.name, number(one.instructions.into())))
+        .collect();
+    let _ = writeln!(
+        text,
+        "\nInstructions the verifier went through, of 1,000,000 it would: {}.",
+        verified.join(", ")
+    );
 }
 
 fn end_to_end(end_to_end: &EndToEnd, text: &mut String) {

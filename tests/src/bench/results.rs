@@ -45,8 +45,20 @@ pub struct Packets {
     pub noop_xdp_ns: Spread,
     /// The same at TC.
     pub noop_tc_ns: Spread,
+    /// What the kernel's verifier went through for each of shifter's programs.
+    pub programs: Vec<Verified>,
     /// The rows.
     pub rows: Vec<PacketRow>,
+}
+
+/// A program that the kernel has accepted.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Verified {
+    /// The program.
+    pub name: String,
+    /// Instructions that the verifier went through, over all states; at 1,000,000 it gives up. 0 if
+    /// the kernel does not say (before 5.16).
+    pub instructions: u32,
 }
 
 /// One packet row. Its samples are one batch a round each.

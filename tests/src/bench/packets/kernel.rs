@@ -20,6 +20,7 @@ use super::{
     programs::{Measured, Programs},
 };
 use crate::{
+    bench::results::Verified,
     bpffs::Bpffs,
     packet::{Packet, describe, difference, flag},
     world::Family,
@@ -167,6 +168,11 @@ impl Kernel {
     pub fn noop(&self, is_xdp: bool, count: u32) -> f64 {
         let frame = Packet::tcp(plan::client(Family::V4, 0), plan::vip(Family::V4)).build();
         self.programs.nothing(is_xdp, &frame, count).ns
+    }
+
+    /// What the verifier said of the programs.
+    pub fn verified(&self) -> Vec<Verified> {
+        self.programs.verified()
     }
 
     /// Packets by verdict.

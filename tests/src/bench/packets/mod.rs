@@ -106,6 +106,7 @@ pub fn measure(effort: Effort<'_>, mut progress: impl FnMut(&str)) -> Packets {
     Packets {
         noop_xdp_ns: noop(true).unwrap_or_default(),
         noop_tc_ns: noop(false).unwrap_or_default(),
+        programs: kernel.verified(),
         rows,
     }
 }

@@ -13,6 +13,7 @@ use shifter_common::{
 };
 
 use super::case::Hook;
+use crate::bench::results::Verified;
 
 /// What the packet maker goes on to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +75,23 @@ impl Steering {
         }
     }
 
+    fn verified(&self) -> Vec<Verified> {
+        let programs = self.object.programs();
+        let one = |(name, program): (&str, &Program)| {
+            let info = match program {
+                Program::Xdp(xdp) => xdp.info(),
+                Program::SchedClassifier(classifier) => classifier.info(),
+                _ => return None,
+            };
+            let instructions = info.ok()?.verified_instruction_count().unwrap_or(0);
+            Some(Verified {
+                name: name.to_owned(),
+                instructions,
+            })
+        };
+        programs.filter_map(one).collect()
+    }
+
     fn maker(&self, hook: Hook) -> &Maker {
         match hook {
             Hook::Xdp | Hook::TcIngress => &self.ingress,
@@ -104,6 +122,11 @@ impl Programs {
             to_nothing: Maker::new(bench).onto_own("pass_xdp", Some("pass_tc")),
             to_floor: Maker::new(bench).onto_own("floor_xdp", None),
         }
+    }
+
+    /// What the verifier said of shifter's programs.
+    pub fn verified(&self) -> Vec<Verified> {
+        self.shifter.verified()
     }
 
     /// Runs shifter's program of a hook on one packet.
