@@ -90,6 +90,10 @@ impl Measurement {
         self.us(self.load_ns + self.backends_ns + self.between_ns + self.softirq_ns)
     }
 
+    fn p50_us(&self) -> f64 {
+        self.report.p50.as_secs_f64() * 1e6
+    }
+
     /// Mean time of a request, as its connection sees it: connections are never idle.
     fn mean_us(&self, load: Load) -> f64 {
         load.connections() as f64 * 1e6 / self.report.requests_per_s
@@ -177,9 +181,10 @@ fn assemble(load: Load, ways: &[Way], by_way: &[Vec<Measurement>]) -> Vec<EndToE
         let cpu = values(&Measurement::cpu_us);
         let rate = values(&|one| one.report.requests_per_s);
         let mean = values(&|one| one.mean_us(load));
-        let above = mean
+        let p50 = values(&Measurement::p50_us);
+        let above = p50
             .iter()
-            .zip(direct(&|one| one.mean_us(load)))
+            .zip(direct(&Measurement::p50_us))
             .map(|(own, direct)| own - direct)
             .collect();
         let requests = by_way[ways.iter().position(|one| one == way).unwrap_or(0)].iter();
@@ -189,7 +194,7 @@ fn assemble(load: Load, ways: &[Way], by_way: &[Vec<Measurement>]) -> Vec<EndToE
             requests: requests.clone().map(|one| one.report.requests).sum(),
             errors: requests.map(|one| one.report.errors_count()).sum(),
             requests_per_s: spread(rate.clone()),
-            p50_us: spread(values(&|one| one.report.p50.as_secs_f64() * 1e6)),
+            p50_us: spread(p50.clone()),
             p99_us: spread(values(&|one| one.report.p99.as_secs_f64() * 1e6)),
             mean_us: spread(mean),
             cpu_us: spread(cpu.clone()),
@@ -204,7 +209,7 @@ fn assemble(load: Load, ways: &[Way], by_way: &[Vec<Measurement>]) -> Vec<EndToE
                 &rate,
                 &direct(&|one| one.report.requests_per_s),
             )),
-            mean_above_direct_us: spread(above),
+            p50_above_direct_us: spread(above),
             target_cpu_ratio: load.target_cpu_ratio(*way),
             target_above_direct_us: load.target_above_direct_us(*way),
         }
@@ -268,7 +273,7 @@ mod tests {
         assert_eq!((ours.p50_us.median, ours.p99_us.median), (40.0, 90.0));
         // 500 and 250 requests a second on one connection.
         assert_eq!((ours.mean_us.min, ours.mean_us.max), (2_000.0, 4_000.0));
-        assert_eq!(ours.mean_above_direct_us.max, 0.0);
+        assert_eq!(ours.p50_above_direct_us.max, 0.0);
         assert_eq!(ours.target_above_direct_us, Some(2.0));
         assert_eq!(ours.target_cpu_ratio, None);
         let alone = assemble(Load::KeepAlive, &ways[1..2], &by_way[1..2]);

@@ -52,7 +52,7 @@ pub fn results() -> Results {
         cpu_ratio: around(ratio),
         cpu_nftables_ratio: Some(around(1.02)),
         rate_ratio: around(0.98),
-        mean_above_direct_us: around(1.5),
+        p50_above_direct_us: around(1.5),
         target_cpu_ratio,
         target_above_direct_us: None,
     };

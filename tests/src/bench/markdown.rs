@@ -125,7 +125,7 @@ fn end_to_end(end_to_end: &EndToEnd, text: &mut String) {
                 text,
                 "\n### {load}\n\n\
                  | Way | CPU, direct = 1 | Against nftables | CPU µs | Parts | Requests/s | p50 µs | \
-                 p99 µs | Above direct µs | Errors | Target |\n\
+                 p99 µs | p50 above direct µs | Errors | Target |\n\
                  |---|---:|---:|---:|---|---:|---:|---:|---:|---:|---|\n"
             );
         }
@@ -133,7 +133,7 @@ fn end_to_end(end_to_end: &EndToEnd, text: &mut String) {
         let targets = [
             against(row.cpu_ratio.median, row.target_cpu_ratio, false),
             against(
-                row.mean_above_direct_us.median,
+                row.p50_above_direct_us.median,
                 row.target_above_direct_us,
                 true,
             ),
@@ -152,7 +152,7 @@ fn end_to_end(end_to_end: &EndToEnd, text: &mut String) {
             number(row.requests_per_s.median),
             number(row.p50_us.median),
             number(row.p99_us.median),
-            middle(&row.mean_above_direct_us),
+            middle(&row.p50_above_direct_us),
             number(row.errors as f64),
             number(row.requests as f64),
             targets.concat(),

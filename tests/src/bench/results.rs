@@ -133,11 +133,11 @@ pub struct EndToEndRow {
     pub cpu_nftables_ratio: Option<Spread>,
     /// Requests a second of this one over direct's, of the same round.
     pub rate_ratio: Spread,
-    /// Mean time of a request minus direct's, of the same round, µs.
-    pub mean_above_direct_us: Spread,
+    /// The median time of a request minus direct's, of the same round, µs.
+    pub p50_above_direct_us: Spread,
     /// What `cpu_ratio` should be at least.
     pub target_cpu_ratio: Option<f64>,
-    /// What `mean_above_direct_us` should be at most.
+    /// What `p50_above_direct_us` should be at most.
     pub target_above_direct_us: Option<f64>,
 }
 
