@@ -98,6 +98,9 @@ fn packets(packets: &Packets, text: &mut String) {
             against(row.ns.median, row.target_ns, true),
         );
     }
+    if packets.programs.is_empty() {
+        return;
+    }
     let verified = packets.programs.iter();
     let verified: Vec<String> = verified
         .map(|one| format!("{} {}", one.name, number(one.instructions.into())))

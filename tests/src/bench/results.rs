@@ -45,7 +45,9 @@ pub struct Packets {
     pub noop_xdp_ns: Spread,
     /// The same at TC.
     pub noop_tc_ns: Spread,
-    /// What the kernel's verifier went through for each of shifter's programs.
+    /// What the kernel's verifier went through for each of shifter's programs; older results do not
+    /// say.
+    #[serde(default)]
     pub programs: Vec<Verified>,
     /// The rows.
     pub rows: Vec<PacketRow>,
