@@ -194,7 +194,7 @@ fn assemble(load: Load, ways: &[Way], by_way: &[Vec<Measurement>]) -> Vec<EndToE
             requests: requests.clone().map(|one| one.report.requests).sum(),
             errors: requests.map(|one| one.report.errors_count()).sum(),
             requests_per_s: spread(rate.clone()),
-            p50_us: spread(p50.clone()),
+            p50_us: spread(p50),
             p99_us: spread(values(&|one| one.report.p99.as_secs_f64() * 1e6)),
             mean_us: spread(mean),
             cpu_us: spread(cpu.clone()),
