@@ -19,6 +19,7 @@ pub mod local;
 #[cfg(any(feature = "user", test))]
 pub mod maglev;
 pub mod protocol;
+pub mod recipe;
 pub mod select;
 pub mod socket;
 pub mod socket_state;

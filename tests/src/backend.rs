@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::sys::signal::Signal;
+use nix::{sys::signal::Signal, unistd::Pid};
 
 use crate::{
     http,
@@ -165,6 +165,11 @@ impl Backend {
             .unwrap_or_else(|| panic!("{} is ended", self.spec.name));
         process.signal(Signal::SIGQUIT);
         process.wait(PATIENCE);
+    }
+
+    /// Its first process, if it runs.
+    pub fn pid(&self) -> Option<Pid> {
+        self.process.as_ref().map(Process::pid)
     }
 
     /// What nginx said so far.

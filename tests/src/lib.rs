@@ -1,6 +1,7 @@
 //! What the kernel and end-to-end tests of shifter stand on.
 
 pub mod backend;
+pub mod bench;
 pub mod bpffs;
 pub mod daemon;
 pub mod flood;

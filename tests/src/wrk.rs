@@ -120,12 +120,8 @@ fn duration(text: &str) -> Option<Duration> {
 }
 
 impl Wrk {
-    /// Runs it in a namespace.
-    ///
-    /// # Panics
-    /// If wrk cannot be run, fails, or says something else than a report.
-    #[track_caller]
-    pub fn run(&self, netns: &Inside) -> WrkReport {
+    /// The command that runs it in a namespace.
+    pub fn command(&self, netns: &Inside) -> Command {
         let mut command: Command = netns.command("wrk");
         command.arg("--latency");
         command.args(["--threads", &self.threads.to_string()]);
@@ -134,7 +130,17 @@ impl Wrk {
         if self.close {
             command.args(["--header", "Connection: close"]);
         }
-        let output = command.arg(format!("http://{}/", self.target)).output();
+        command.arg(format!("http://{}/", self.target));
+        command
+    }
+
+    /// Runs it in a namespace.
+    ///
+    /// # Panics
+    /// If wrk cannot be run, fails, or says something else than a report.
+    #[track_caller]
+    pub fn run(&self, netns: &Inside) -> WrkReport {
+        let output = self.command(netns).output();
         let output = output.unwrap_or_else(|err| panic!("wrk: {err}; install the package wrk"));
         let text = String::from_utf8_lossy(&output.stdout);
         let said = String::from_utf8_lossy(&output.stderr);

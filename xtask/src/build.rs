@@ -22,6 +22,8 @@ pub const TARGET: &str = if cfg!(target_endian = "little") {
 } else {
     "bpfeb-unknown-none"
 };
+/// The bench's kernel programs, beside shifter's.
+pub const BENCH_OBJECT: &str = "bench.o";
 /// A build of everything from nothing takes a few minutes.
 pub const LIMIT: Duration = Duration::from_secs(30 * 60);
 /// Between arguments in `CARGO_ENCODED_RUSTFLAGS`, which may contain spaces.
@@ -100,13 +102,14 @@ pub fn kernel(
     let _ = fs::remove_file(&log);
     let done = process::run(Job::new("object", command, &log, limit))?;
     let took = done.success("object")?;
-    let built = workspace
-        .target
-        .join("bpf")
-        .join(TARGET)
-        .join("release/shifter-ebpf");
-    let object = workspace.target.join("bpf/shifter.o");
-    let changed = publish(&built, &object)?;
+    let directory = workspace.target.join("bpf");
+    let built = directory.join(TARGET).join("release");
+    let object = directory.join("shifter.o");
+    let changed = publish(&built.join("shifter-ebpf"), &object)?;
+    publish(
+        &built.join("shifter-bench-ebpf"),
+        &directory.join(BENCH_OBJECT),
+    )?;
     let len_bytes = fs::metadata(&object)?.len();
     let fact = format!(
         "{} ({len_bytes} bytes, {}), {}",

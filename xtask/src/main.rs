@@ -1,5 +1,6 @@
-//! Build, demo and test commands of shifter: `cargo xtask help`.
+//! Build, demo, test and bench commands of shifter: `cargo xtask help`.
 
+mod bench;
 mod build;
 mod demo;
 mod descent;
@@ -20,7 +21,7 @@ use workspace::Workspace;
 /// What shells expect of a program that Ctrl-C ended.
 const INTERRUPTED: u8 = 130;
 
-/// Build, demo and test commands of shifter.
+/// Build, demo, test and bench commands of shifter.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Arguments {
@@ -38,6 +39,8 @@ enum Task {
     Demo(demo::Arguments),
     /// Run all tests; the last line is `N passed, N failed`.
     Test(test::Arguments),
+    /// Measure shifter beside its peers; a quarter of an hour on a quiet machine.
+    Bench(bench::Arguments),
 }
 
 impl Task {
@@ -47,6 +50,7 @@ impl Task {
             Self::Build(arguments) => build::run(arguments, workspace),
             Self::Demo(arguments) => demo::run(arguments, workspace),
             Self::Test(arguments) => test::run(arguments, workspace),
+            Self::Bench(arguments) => bench::run(arguments, workspace),
         }
     }
 }

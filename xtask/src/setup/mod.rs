@@ -26,7 +26,7 @@ pub struct Arguments {
 /// # Errors
 /// Something that is needed cannot be installed.
 pub fn run(arguments: &Arguments, workspace: &Workspace) -> anyhow::Result<ExitCode> {
-    let all = [Purpose::Build, Purpose::Test, Purpose::Demo];
+    let all = [Purpose::Build, Purpose::Test, Purpose::Demo, Purpose::Bench];
     let purposes = arguments
         .purpose
         .as_ref()

@@ -1,6 +1,6 @@
 //! Programs that are run, but not built here, and the Debian packages that have them.
 
-use std::fmt;
+use std::{fmt, path::Path};
 
 use super::{apt, linker};
 use crate::{
@@ -17,6 +17,8 @@ pub enum Purpose {
     Test,
     /// `cargo xtask demo`
     Demo,
+    /// `cargo xtask bench`
+    Bench,
 }
 
 impl fmt::Display for Purpose {
@@ -25,6 +27,7 @@ impl fmt::Display for Purpose {
             Self::Build => "build",
             Self::Test => "test",
             Self::Demo => "demo",
+            Self::Bench => "bench",
         })
     }
 }
@@ -32,7 +35,7 @@ impl fmt::Display for Purpose {
 /// A program that comes with the system.
 #[derive(Clone, Copy, Debug)]
 pub struct Program {
-    /// The executable.
+    /// The executable, or the module that another program loads.
     pub name: &'static str,
     /// The Debian package that has it.
     pub package: &'static str,
@@ -47,13 +50,13 @@ pub const PROGRAMS: &[Program] = &[
     Program {
         name: "nginx",
         package: "nginx",
-        purposes: &[Purpose::Test, Purpose::Demo],
+        purposes: &[Purpose::Test, Purpose::Demo, Purpose::Bench],
         why: "serves both versions",
     },
     Program {
         name: "wrk",
         package: "wrk",
-        purposes: &[Purpose::Test, Purpose::Demo],
+        purposes: &[Purpose::Test, Purpose::Demo, Purpose::Bench],
         why: "makes load",
     },
     Program {
@@ -65,20 +68,20 @@ pub const PROGRAMS: &[Program] = &[
     Program {
         name: "ip",
         package: "iproute2",
-        purposes: &[Purpose::Test, Purpose::Demo],
+        purposes: &[Purpose::Test, Purpose::Demo, Purpose::Bench],
         why: "makes links and routes",
     },
     Program {
         name: "ethtool",
         package: "ethtool",
-        purposes: &[Purpose::Test, Purpose::Demo],
+        purposes: &[Purpose::Test, Purpose::Demo, Purpose::Bench],
         why: "switches offloads",
     },
     Program {
         name: "nft",
         package: "nftables",
-        purposes: &[Purpose::Test],
-        why: "filters, and leads connections around shifter",
+        purposes: &[Purpose::Test, Purpose::Bench],
+        why: "filters, and leads connections around shifter; is measured beside it",
     },
     Program {
         name: "nsenter",
@@ -140,7 +143,27 @@ pub const PROGRAMS: &[Program] = &[
         purposes: &[Purpose::Test],
         why: "boots it",
     },
+    Program {
+        name: "haproxy",
+        package: "haproxy",
+        purposes: &[Purpose::Bench],
+        why: "is measured beside shifter",
+    },
+    Program {
+        name: "ngx_stream_module.so",
+        package: "libnginx-mod-stream",
+        purposes: &[Purpose::Bench],
+        why: "is measured beside shifter",
+    },
 ];
+
+/// Where nginx's modules are.
+const MODULES: &str = "/usr/lib/nginx/modules";
+
+/// Whether a program is installed.
+fn is_there(program: &Program) -> bool {
+    linker::on_path(program.name).is_some() || Path::new(MODULES).join(program.name).is_file()
+}
 
 /// The programs that any of `purposes` needs.
 fn needed(purposes: &[Purpose]) -> impl Iterator<Item = &'static Program> {
@@ -152,7 +175,7 @@ fn needed(purposes: &[Purpose]) -> impl Iterator<Item = &'static Program> {
 /// The programs for `purposes` that are not installed.
 fn missing(purposes: &[Purpose]) -> Vec<&'static Program> {
     needed(purposes)
-        .filter(|program| linker::on_path(program.name).is_none())
+        .filter(|program| !is_there(program))
         .collect()
 }
 
@@ -226,7 +249,7 @@ mod tests {
                 !text.is_empty()
                     && text
                         .chars()
-                        .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_".contains(c))
+                        .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c))
             };
             assert!(plain(name) && plain(package), "{name} in {package}");
             assert!(!purposes.is_empty(), "nothing needs {name}");
