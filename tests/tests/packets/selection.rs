@@ -73,7 +73,7 @@ pub fn scripts() -> Vec<Script> {
                     Publish(on_sockets(plan())),
                     In(ack.clone(), SteeredFlow, Some(ack.to(A))),
                     In(other.clone(), PassSocketPlane, None),
-                    In(tcp("10.9.0.2:50000", V, ACK, 6, 1), PassNoFlow, None),
+                    In(tcp("10.9.0.2:50000", V, ACK, 6, 1), PassSocketPlane, None),
                     Publish(plan()),
                     In(other.clone(), SteeredNew, Some(other.to(A))),
                 ]

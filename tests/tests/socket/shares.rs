@@ -55,5 +55,6 @@ fn weights_are_shares() {
     };
     assert_eq!(verdict("steered_new"), 0);
     assert_eq!(verdict("steered_flow"), 0);
-    assert_eq!(verdict("pass_socket_plane"), 16_000);
+    // At least a SYN, a request and a FIN each.
+    assert!(verdict("pass_socket_plane") >= 3 * 16_000);
 }
