@@ -59,6 +59,10 @@ pub mod map {
     pub const BACKENDS: &str = "BACKENDS";
     /// `HashMap<VipKey, BackendService>`: from a backend's own address to its service.
     pub const BACKEND_SERVICES: &str = "BACKEND_SERVICES";
+    /// `Array<AddrSet>`, mmapable: what `VIPS` holds, for fast reading; see [`crate::addr_set`].
+    pub const VIP_SETS: &str = "VIP_SETS";
+    /// `Array<AddrSet>`, mmapable: what `BACKEND_SERVICES` holds.
+    pub const BACKEND_SETS: &str = "BACKEND_SETS";
     /// `LruHashMap<FlowKey, FlowEntry>`: flows with a complete handshake, answered ones of UDP.
     pub const FLOWS: &str = "FLOWS";
     /// `LruHashMap<FlowKey, FlowEntry>`: flows whose handshake is not complete, unanswered ones of UDP.
@@ -101,7 +105,7 @@ pub mod map {
     pub const TC_PREDECESSOR: &str = "TC_PREDECESSOR";
 
     /// All maps, in the order they are pinned.
-    pub const ALL: [&str; 25] = [
+    pub const ALL: [&str; 27] = [
         STEERING,
         SERVICES,
         VIPS,
@@ -110,6 +114,8 @@ pub mod map {
         TABLES,
         BACKENDS,
         BACKEND_SERVICES,
+        VIP_SETS,
+        BACKEND_SETS,
         FLOWS,
         PENDING,
         VERDICTS,
@@ -247,6 +253,21 @@ pub struct VipEntry {
 }
 const _: () = assert!(size_of::<VipEntry>() == 8);
 
+impl VipEntry {
+    /// As one word for [`crate::addr_set`], never 0: a VIP that exists has an ordinal below the count.
+    pub const fn word(self) -> u64 {
+        // SAFETY: eight bytes of integers without padding.
+        unsafe { core::mem::transmute(self) }
+    }
+
+    /// The entry in a word.
+    #[inline(always)]
+    pub const fn of_word(word: u64) -> Self {
+        // SAFETY: as above; every bit pattern is valid.
+        unsafe { core::mem::transmute(word) }
+    }
+}
+
 /// The service a backend's own address belongs to, and the VIPs its replies may stand for.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -259,6 +280,21 @@ pub struct BackendService {
     pub pad: [u8; 3],
 }
 const _: () = assert!(size_of::<BackendService>() == 8);
+
+impl BackendService {
+    /// As one word for [`crate::addr_set`], never 0: a service has a VIP.
+    pub const fn word(self) -> u64 {
+        // SAFETY: eight bytes of integers without padding.
+        unsafe { core::mem::transmute(self) }
+    }
+
+    /// The entry in a word.
+    #[inline(always)]
+    pub const fn of_word(word: u64) -> Self {
+        // SAFETY: as above; every bit pattern is valid.
+        unsafe { core::mem::transmute(word) }
+    }
+}
 
 /// What a service is, apart from its steering word.
 #[repr(C)]
@@ -617,6 +653,8 @@ mod pod {
     // SAFETY: all of these are repr(C), have explicit padding (see the size assertions), contain
     // integers only, and every bit pattern is valid.
     unsafe impl aya::Pod for VipKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for crate::addr_set::AddrSet {}
     // SAFETY: as above.
     unsafe impl aya::Pod for LayoutText {}
     // SAFETY: as above.

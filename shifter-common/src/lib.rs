@@ -10,6 +10,7 @@
 
 pub mod abi;
 pub mod addr;
+pub mod addr_set;
 pub mod breaker;
 pub mod checksum;
 pub mod hash;

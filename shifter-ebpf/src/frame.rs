@@ -20,8 +20,8 @@ pub trait Frame {
     /// One past the last byte that can be read directly.
     fn end(&self) -> usize;
 
-    /// Length on the wire.
-    fn len_bytes(&self) -> u64;
+    /// Length on the wire of the frame that `packet` was read from.
+    fn len_bytes(&self, packet: &Packet) -> u64;
 
     /// Reads what stands at an offset; `None` if the packet ends before.
     fn load<T>(&self, offset: u32) -> Option<T>;

@@ -17,7 +17,7 @@ use shifter_common::{
 use crate::{
     account, flow,
     frame::{Frame, Rewrite},
-    maps::{BACKEND_SERVICES, VIPS},
+    owner,
     parse::{Kind, Packet, parse},
     select,
 };
@@ -33,8 +33,7 @@ pub fn is_port_taken(key: &FlowKey) -> bool {
         port: key.client_port,
         ..vip
     };
-    // SAFETY: only whether there is an entry is asked.
-    unsafe { VIPS.get(answered) }.is_some()
+    owner::of_vip(&answered).is_some()
 }
 
 /// Sends a packet whose destination is the backend by now back to it, from the VIP.
@@ -64,8 +63,7 @@ pub fn answer<F: Frame>(frame: &F) -> Verdict {
     if !matches!(parse(frame, packet), Ok(Kind::Segment)) {
         return Verdict::PassForeign;
     }
-    // SAFETY: the entry is read at once; the daemon replaces entries whole.
-    let Some(owner) = (unsafe { BACKEND_SERVICES.get(packet.source_key()) }) else {
+    let Some(owner) = owner::of_backend(&packet.source_key()) else {
         return Verdict::PassForeign;
     };
     let mut key = FlowKey {
@@ -84,7 +82,7 @@ pub fn answer<F: Frame>(frame: &F) -> Verdict {
             return Verdict::DropBrokenState;
         };
         if vip.addr == packet.destination
-            && let Some(reset) = note(packet, &key, frame.len_bytes())
+            && let Some(reset) = note(packet, &key, frame.len_bytes(packet))
         {
             return turn_back(frame, packet, &key, vip, reset);
         }

@@ -23,6 +23,7 @@ mod hairpin;
 mod icmp;
 mod local;
 mod maps;
+mod owner;
 mod parse;
 mod pipeline;
 mod rescue;

@@ -13,6 +13,7 @@ use shifter_common::{
         SlotCounters, TargetKey, VIPS_PER_SERVICE, VipEntry, VipKey, capacity, predecessor,
         setting, traffic,
     },
+    addr_set::{AddrSet, BACKEND_SETS_COUNT, VIP_SETS_COUNT},
     local::LocalOutcome,
     verdict::Verdict,
 };
@@ -46,6 +47,13 @@ pub static BACKENDS: Array<BackendEntry> =
 #[map]
 pub static BACKEND_SERVICES: HashMap<VipKey, BackendService> =
     HashMap::with_max_entries(capacity::BACKENDS, 0);
+
+#[map]
+pub static VIP_SETS: Array<AddrSet> = Array::with_max_entries(VIP_SETS_COUNT, BPF_F_MMAPABLE);
+
+#[map]
+pub static BACKEND_SETS: Array<AddrSet> =
+    Array::with_max_entries(BACKEND_SETS_COUNT, BPF_F_MMAPABLE);
 
 #[map]
 pub static FLOWS: LruHashMap<FlowKey, FlowEntry> = LruHashMap::with_max_entries(capacity::FLOWS, 0);

@@ -26,7 +26,7 @@ use crate::{
     frame::{Frame, Rewrite},
     hairpin,
     icmp::{self, Translation},
-    maps::{BACKEND_SERVICES, VIPS},
+    owner,
     parse::{Kind, Packet, parse, quoted},
     rescue,
     select::{self, Unselected},
@@ -73,17 +73,11 @@ fn client_in<F: Frame>(frame: &F) -> Inbound {
 /// A segment or datagram that came in by an interface.
 #[inline(always)]
 fn segment_in<F: Frame>(frame: &F, packet: &Packet) -> Inbound {
-    // SAFETY: the entry is read at once; the daemon replaces VIP entries whole.
-    let Some(vip) = (unsafe { VIPS.get(packet.destination_key()) }) else {
-        // SAFETY: only whether there is an entry is asked.
-        let is_of_backend = unsafe { BACKEND_SERVICES.get(packet.source_key()) }.is_some();
-        return if is_of_backend {
-            Inbound::Answer
-        } else {
-            Inbound::Judged(Verdict::PassForeign)
-        };
-    };
-    Inbound::Judged(to_vip(frame, packet, vip))
+    match owner::of_vip(&packet.destination_key()) {
+        Some(vip) => Inbound::Judged(to_vip(frame, packet, &vip)),
+        None if owner::of_backend(&packet.source_key()).is_some() => Inbound::Answer,
+        None => Inbound::Judged(Verdict::PassForeign),
+    }
 }
 
 /// A packet to a VIP.
@@ -130,8 +124,7 @@ pub fn lost<F: Frame>(frame: &F) -> Verdict {
     {
         return Verdict::PassNoFlow;
     }
-    // SAFETY: the entry is read at once; the daemon replaces VIP entries whole.
-    let Some(vip) = (unsafe { VIPS.get(packet.destination_key()) }) else {
+    let Some(vip) = owner::of_vip(&packet.destination_key()) else {
         return Verdict::PassNoFlow;
     };
     // Who took a VIP over has connections to the same backends, and they are not ours.
@@ -175,8 +168,7 @@ fn error_in<F: Frame>(frame: &F) -> Verdict {
     if quote.source != packet.destination {
         return Verdict::PassForeign;
     }
-    // SAFETY: the entry is read at once; the daemon replaces VIP entries whole.
-    let Some(vip) = (unsafe { VIPS.get(quote.source_key()) }) else {
+    let Some(vip) = owner::of_vip(&quote.source_key()) else {
         return Verdict::PassForeign;
     };
     let key = FlowKey {
@@ -190,7 +182,7 @@ fn error_in<F: Frame>(frame: &F) -> Verdict {
         return Verdict::PassErrorNoFlow;
     };
     let entry = flow.read();
-    let len_bytes = frame.len_bytes();
+    let len_bytes = frame.len_bytes(packet);
     let translation = Translation {
         sender: Sender::Client,
         addr: entry.backend,
@@ -219,8 +211,7 @@ pub fn egress<F: Frame>(frame: &F) -> Verdict {
 /// A segment or datagram that leaves by an interface.
 #[inline(always)]
 fn segment_out<F: Frame>(frame: &F, packet: &Packet) -> Verdict {
-    // SAFETY: the entry is read at once; the daemon replaces entries whole.
-    let Some(owner) = (unsafe { BACKEND_SERVICES.get(packet.source_key()) }) else {
+    let Some(owner) = owner::of_backend(&packet.source_key()) else {
         return Verdict::PassForeign;
     };
     let mut key = FlowKey {
@@ -257,8 +248,7 @@ fn error_out<F: Frame>(frame: &F, packet: &Packet) -> Verdict {
     if quote.source != packet.destination {
         return Verdict::PassForeign;
     }
-    // SAFETY: the entry is read at once; the daemon replaces entries whole.
-    let Some(owner) = (unsafe { BACKEND_SERVICES.get(quote.destination_key()) }) else {
+    let Some(owner) = owner::of_backend(&quote.destination_key()) else {
         return Verdict::PassForeign;
     };
     let mut key = FlowKey {
@@ -300,7 +290,7 @@ fn error_reply<F: Frame>(
     if is_of_backend && quote.is_udp() && packet.is_port_unreachable() {
         flow.see_closed_port(key, &entry);
     }
-    let len_bytes = frame.len_bytes();
+    let len_bytes = frame.len_bytes(packet);
     let translation = Translation {
         sender: Sender::Backend,
         addr: vip.addr,
@@ -373,7 +363,7 @@ fn forward<F: Frame>(
     let entry = flow.read();
     flow.see_client(key, &entry, packet);
     let reset = entry.phase == Phase::Aborted as u32;
-    let len_bytes = frame.len_bytes();
+    let len_bytes = frame.len_bytes(packet);
     let rewrite = Rewrite {
         sender: Sender::Client,
         addr: entry.backend,
@@ -402,7 +392,7 @@ fn reply<F: Frame>(frame: &F, packet: &Packet, key: &FlowKey, flow: Flow) -> Ver
     };
     flow.see_backend(key, &entry, packet);
     let reset = entry.phase == Phase::Aborted as u32;
-    let len_bytes = frame.len_bytes();
+    let len_bytes = frame.len_bytes(packet);
     let rewrite = Rewrite {
         sender: Sender::Backend,
         addr: vip.addr,
@@ -480,7 +470,7 @@ fn open<F: Frame>(frame: &F, packet: &Packet, key: &FlowKey, vip: &VipEntry) -> 
         account::targeted(key.service, selected.slot);
     }
     account::selected(key.service, selected.slot, entry.backend_index);
-    let len_bytes = frame.len_bytes();
+    let len_bytes = frame.len_bytes(packet);
     let rewrite = Rewrite {
         sender: Sender::Client,
         addr: entry.backend,

@@ -87,7 +87,7 @@ impl Frame for TcFrame<'_> {
     }
 
     #[inline(always)]
-    fn len_bytes(&self) -> u64 {
+    fn len_bytes(&self, _packet: &Packet) -> u64 {
         u64::from(self.ctx.len())
     }
 

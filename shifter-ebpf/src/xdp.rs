@@ -154,7 +154,12 @@ impl Frame for XdpFrame<'_> {
     }
 
     #[inline(always)]
-    fn len_bytes(&self) -> u64 {
+    fn len_bytes(&self, packet: &Packet) -> u64 {
+        let linear_bytes = self.end() - self.start();
+        if packet.end_offset() as usize <= linear_bytes {
+            // All of it lies here, and with it what an Ethernet frame is filled up with.
+            return linear_bytes as u64;
+        }
         // SAFETY: the context is the one this program was called with.
         unsafe { bpf_xdp_get_buff_len(self.ctx.ctx) }
     }

@@ -126,6 +126,21 @@ impl Packet {
         self.seq.wrapping_add(self.sequence_len)
     }
 
+    /// Where the packet ends in the frame, as its headers announce it, or one or two bytes behind: SYN and
+    /// FIN count.
+    #[inline(always)]
+    pub const fn end_offset(&self) -> u32 {
+        let tcp_words = (u16::from_be(self.offset_and_flags) >> 12) as u32;
+        let header_bytes = if self.protocol == protocol::TCP {
+            tcp_words * 4
+        } else {
+            0
+        };
+        self.l4_offset
+            .wrapping_add(header_bytes)
+            .wrapping_add(self.sequence_len)
+    }
+
     /// Whether the packet opens a flow where there is none: a SYN, or any datagram.
     #[inline(always)]
     pub const fn opens(&self) -> bool {

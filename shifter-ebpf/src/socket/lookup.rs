@@ -21,7 +21,7 @@ use super::{
     maps::{LISTENERS, backend_sockets, host_number, place_key},
 };
 use crate::{
-    maps::VIPS,
+    owner,
     select::{self, Selected, Unselected},
 };
 
@@ -65,8 +65,7 @@ fn steer(ctx: &SkLookupContext) -> LookupVerdict {
         protocol: PROTOCOL_TCP as u8,
         pad: 0,
     };
-    // SAFETY: the entry is read at once; the daemon replaces VIP entries whole.
-    let Some(vip) = (unsafe { VIPS.get(key) }) else {
+    let Some(vip) = owner::of_vip(&key) else {
         return LookupVerdict::Foreign;
     };
     if vip.plane != plane::SOCKET {

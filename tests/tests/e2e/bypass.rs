@@ -136,6 +136,11 @@ fn around_without_a_daemon() {
     let report = stage.load(&Plan::connections(vip(Family::V4), 8, 200));
     report.assert_clean();
     assert_eq!(report.backend("a").requests, 200);
+    // The programs, which are still there, have left them alone.
+    stage.daemon.start_again();
+    assert_eq!(selected(&stage), 0);
+    assert_eq!(stage.daemon.stop(), Some(0));
+    assert_eq!(offline(&stage, &["--bypass"]).0, Some(0));
     assert_eq!(
         offline(&stage, &["--detach", "--keep-bypass"]),
         (Some(0), "10 programs taken off".into())

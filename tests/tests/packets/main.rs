@@ -13,6 +13,7 @@ mod foreign;
 mod hairpin;
 mod handshake;
 mod icmp;
+mod owners;
 mod selection;
 mod tags;
 mod targets;

@@ -17,7 +17,7 @@ use shifter_common::{
 
 use super::{
     super::{DataplaneError, PlanePlan, ServicePlan},
-    BpfDataplane,
+    BpfDataplane, grace_period,
     maps::map_error,
     sys, vip_key,
 };
@@ -153,6 +153,8 @@ impl BpfDataplane {
                             map_error(format!("entering backend {}", backend.addr), error)
                         })?;
                     self.owners.insert(key, owner);
+                    let sets = &mut self.maps.backend_sets;
+                    sets.enter(key, owner.word(), grace_period)?;
                 }
                 indexes.insert((slot, backend.addr), index);
                 if backend.ready {
@@ -289,6 +291,7 @@ impl BpfDataplane {
             .insert(key, entry, 0)
             .map_err(|error| map_error(format!("entering VIP {vip}"), error))?;
         self.vips.insert((vip, key.protocol), entry);
-        Ok(())
+        let sets = &mut self.maps.vip_sets;
+        sets.enter(key, entry.word(), grace_period)
     }
 }

@@ -12,7 +12,7 @@ use shifter_common::{
 
 use super::{
     super::{Bypass, DataplaneError},
-    BpfDataplane,
+    BpfDataplane, addr_sets,
     departure::{each, names},
     directory::Pinned,
     socket_addr,
@@ -95,6 +95,8 @@ pub fn of_pinned(pinned: &Pinned) -> Result<Vec<String>, DataplaneError> {
             vips.contains(&socket_addr(&key)).then_some(1)
         })
         .map_err(failed)?;
+    let sets = path.join("maps").join(map::VIP_SETS);
+    addr_sets::empty(&sets).map_err(|error| failed(Why(format!("{}: {error}", map::VIP_SETS))))?;
     Ok(ways.into_iter().map(|way| way.service).collect())
 }
 

@@ -9,7 +9,7 @@ use shifter_common::abi::{
     VipKey, map,
 };
 
-use super::{super::DataplaneError, mapped::Mapped};
+use super::{super::DataplaneError, addr_sets::AddrSets, mapped::Mapped};
 
 /// The maps the daemon writes or reads, apart from the flow tables.
 pub struct Maps {
@@ -29,6 +29,10 @@ pub struct Maps {
     pub vip_addrs: Array<MapData, VipKey>,
     /// Service by backend address.
     pub backend_services: HashMap<MapData, VipKey, BackendService>,
+    /// What `vips` holds, for fast reading.
+    pub vip_sets: AddrSets,
+    /// What `backend_services` holds.
+    pub backend_sets: AddrSets,
     /// Packets by verdict.
     pub verdicts: PerCpuArray<MapData, u64>,
     /// Counters by service and slot.
@@ -56,6 +60,8 @@ impl Maps {
             vips: typed(object, map::VIPS)?,
             vip_addrs: typed(object, map::VIP_ADDRS)?,
             backend_services: typed(object, map::BACKEND_SERVICES)?,
+            vip_sets: AddrSets::new(mapped(object, map::VIP_SETS)?),
+            backend_sets: AddrSets::new(mapped(object, map::BACKEND_SETS)?),
             verdicts: typed(object, map::VERDICTS)?,
             slot_counters: typed(object, map::SLOT_COUNTERS)?,
             backend_counters: typed(object, map::BACKEND_COUNTERS)?,

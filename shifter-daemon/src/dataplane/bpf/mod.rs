@@ -3,6 +3,7 @@
 //! What the kernel holds is the truth. This module keeps no second copy of it: indexes and names are
 //! read back from the maps at the start, tables are compared with what is mapped.
 
+mod addr_sets;
 mod carry;
 mod claims;
 mod departure;
@@ -212,6 +213,11 @@ impl BpfDataplane {
                 entry.map_err(|error| maps::map_error("reading BACKEND_SERVICES", error))?;
             self.owners.insert(key, owner);
         }
+        let vips = self.vips.iter();
+        let vips = vips.map(|((vip, protocol), entry)| (vip_key(vip, protocol), entry.word()));
+        self.maps.vip_sets.fill(vips, grace_period)?;
+        let owners = self.owners.iter().map(|(key, owner)| (*key, owner.word()));
+        self.maps.backend_sets.fill(owners, grace_period)?;
         self.recall_targets()?;
         let table = &self.maps.backends;
         self.roster = Roster::read((0..table.len()).map(|index| table.read(index)));
@@ -538,6 +544,11 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 fn socket_addr(key: &VipKey) -> SocketAddr {
     key.addr.to_socket_addr(key.port)
+}
+
+/// Waits until no program runs that runs now.
+fn grace_period() -> Result<(), DataplaneError> {
+    sys::wait_for_running_programs().map_err(|error| DataplaneError::kernel("membarrier", error))
 }
 
 fn vip_key(addr: SocketAddr, protocol: u8) -> VipKey {

@@ -25,12 +25,15 @@ impl BpfDataplane {
             .store(0, Ordering::Release);
         let vips: Vec<(SocketAddr, u8)> = self.vips.of(service).map(|(vip, _)| vip).collect();
         for (vip, protocol) in vips {
-            let _ = self.maps.vips.remove(&vip_key(vip, protocol));
+            let key = vip_key(vip, protocol);
+            let _ = self.maps.vips.remove(&key);
+            self.maps.vip_sets.leave(&key);
             self.vips.remove(&(vip, protocol));
         }
         for backend in plan.slots.iter().flat_map(|slot| &slot.backends) {
             let key = vip_key(backend.addr, plan.protocol.number());
             let _ = self.maps.backend_services.remove(&key);
+            self.maps.backend_sets.leave(&key);
             self.owners.remove(&key);
         }
         self.forget_targets(service);
@@ -100,10 +103,12 @@ impl BpfDataplane {
             .map(|(vip, _)| vip)
             .collect();
         for (vip, protocol) in retired {
+            let key = vip_key(vip, protocol);
             self.maps
                 .vips
-                .remove(&vip_key(vip, protocol))
+                .remove(&key)
                 .map_err(|error| map_error(format!("removing VIP {vip}"), error))?;
+            self.maps.vip_sets.leave(&key);
             self.vips.remove(&(vip, protocol));
         }
         let used: Vec<u32> = self.roster.used().collect();
@@ -146,6 +151,7 @@ impl BpfDataplane {
                         .backend_services
                         .remove(&key)
                         .map_err(|error| map_error(format!("removing backend {addr}"), error))?;
+                    self.maps.backend_sets.leave(&key);
                     self.owners.remove(&key);
                 }
             }

@@ -36,6 +36,7 @@ use super::{
     },
     carry::Carried,
     directory::{PinDirectory, Pinned},
+    grace_period,
     links::{self, Link},
     load,
     raw::RawMap,
@@ -436,10 +437,7 @@ fn turn(
 
 /// Steps 4 to 6.
 fn carry(directory: &PinDirectory, former: &[PathBuf]) -> Result<(), DataplaneError> {
-    let wait = || {
-        sys::wait_for_running_programs()
-            .map_err(|error| DataplaneError::kernel("membarrier", error))
-    };
+    let wait = grace_period;
     // No old program that opens flows runs any more.
     wait()?;
     for path in former {

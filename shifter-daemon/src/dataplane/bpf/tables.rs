@@ -11,9 +11,8 @@ use shifter_common::{
 
 use super::{
     super::{DataplaneError, ServicePlan},
-    BpfDataplane,
+    BpfDataplane, grace_period,
     regions::find_gap,
-    sys,
 };
 
 /// What each table was last dealt from, and what came of it: service index, slot, family.
@@ -129,8 +128,7 @@ impl BpfDataplane {
         slot: Slot,
     ) -> Result<(), DataplaneError> {
         if self.flipped.contains(&(service, slot)) {
-            sys::wait_for_running_programs()
-                .map_err(|error| DataplaneError::kernel("membarrier", error))?;
+            grace_period()?;
             self.flipped.clear();
         }
         Ok(())
