@@ -176,11 +176,36 @@ impl SteeringWord {
     }
 
     /// Whether the kernel's breaker may trip this service.
+    #[inline(always)]
     pub const fn armed(self) -> bool {
         self.0 & ARMED != 0
     }
 
+    /// Sets whether the kernel's breaker may trip this service.
+    #[must_use]
+    pub const fn with_armed(self, armed: bool) -> Self {
+        self.with_bit(ARMED, armed)
+    }
+
+    /// Sets whether the kernel set the weight to 0 by itself.
+    #[must_use]
+    pub const fn with_tripped(self, tripped: bool) -> Self {
+        self.with_bit(TRIPPED, tripped)
+    }
+
+    /// The word after a trip: no new flow for the canary, not by a target rule either, until somebody
+    /// gives it a weight again.
+    #[must_use]
+    #[inline(always)]
+    pub const fn after_trip(self) -> Self {
+        self.with_weight_bp(0)
+            .with_held(true)
+            .with_tripped(true)
+            .with_generation(self.generation().wrapping_add(1))
+    }
+
     /// Whether the kernel set the weight to 0 by itself.
+    #[inline(always)]
     pub const fn tripped(self) -> bool {
         self.0 & TRIPPED != 0
     }

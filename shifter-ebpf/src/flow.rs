@@ -13,6 +13,7 @@ use shifter_common::{
 
 use crate::{
     account, atomic,
+    breaker::{self, Failed},
     clock::now_ticks,
     maps::{FLOWS, PENDING, VIP_ADDRS},
     parse::Packet,
@@ -400,7 +401,19 @@ impl Flow {
         } else {
             believable(packet, entry.next_from_backend)
         };
-        self.advance(key, entry, Sender::Backend, flags);
+        let milestone = self.advance(key, entry, Sender::Backend, flags);
+        if matches!(
+            milestone,
+            Some(Milestone::Refused | Milestone::ResetByBackend)
+        ) {
+            breaker::error(&Failed {
+                client: &key.client,
+                client_port: key.client_port.0,
+                service: key.service,
+                slot: entry.slot(),
+                cohort: entry.cohort,
+            });
+        }
     }
 
     /// Notes a datagram of the backend; the first one confirms the flow.
@@ -443,20 +456,22 @@ impl Flow {
         }
     }
 
-    /// Changes the phase. Whoever changes it counts the milestone, so each is counted once even
-    /// when both directions race.
+    /// Changes the phase and gives the milestone that this is. Whoever changes it counts it, so each is
+    /// counted once even when both directions race.
     #[inline(always)]
-    fn advance(&self, key: &FlowKey, entry: &FlowEntry, sender: Sender, flags: u8) {
+    fn advance(
+        &self,
+        key: &FlowKey,
+        entry: &FlowEntry,
+        sender: Sender,
+        flags: u8,
+    ) -> Option<Milestone> {
         let mut stored = entry.phase;
         // The other direction may change the phase at the same moment; twice in a row it cannot,
         // because each phase is left once.
         for _ in 0..2 {
-            let Some(phase) = Phase::from_u32(stored) else {
-                return;
-            };
-            let Some((next, milestone)) = tcp::advance(phase, sender, flags) else {
-                return;
-            };
+            let phase = Phase::from_u32(stored)?;
+            let (next, milestone) = tcp::advance(phase, sender, flags)?;
             // SAFETY: as in `read`; the field is aligned.
             let swapped = unsafe {
                 atomic::compare_and_swap(&raw mut (*self.entry).phase, stored, next as u32)
@@ -465,10 +480,11 @@ impl Flow {
                 if let Some(milestone) = milestone {
                     self.count(key, entry, milestone);
                 }
-                return;
+                return milestone;
             }
             stored = self.read().phase;
         }
+        None
     }
 
     #[inline(always)]

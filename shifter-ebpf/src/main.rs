@@ -16,6 +16,7 @@
 
 mod account;
 mod atomic;
+mod breaker;
 mod clock;
 mod flow;
 mod frame;

@@ -2,12 +2,14 @@
 
 use shifter_common::{
     abi::{BackendEntry, FlowKey, Region, ServiceEntry, VIPS_PER_SERVICE, VipKey, backend_state},
+    breaker::COHORT_NONE,
     hash::affinity_hash,
     select::{Choice, settle, table_entry, weighted_slot},
     steering::{Slot, SteeringWord},
 };
 
 use crate::{
+    breaker,
     maps::{BACKENDS, REGIONS, SERVICES, STEERING, TABLES, VIP_ADDRS},
     targets,
 };
@@ -20,8 +22,8 @@ pub struct Selected {
     pub failed_over: bool,
     /// Whether a target rule named the slot, not the weight.
     pub targeted: bool,
-    /// Cohort of the steering word it was selected under; 0 for a targeted flow, which is no part of
-    /// a trial.
+    /// Cohort of the steering word it was selected under; 0 for a flow that is no part of a trial: a
+    /// targeted one, one that wanted the other slot, one selected soon after a change of the weight.
     pub cohort: u8,
     /// Hash of the affinity key, to find another backend of the slot with.
     pub hash: u64,
@@ -82,7 +84,11 @@ pub fn select(key: &FlowKey, is_v6: bool, entry: &ServiceEntry) -> Result<Select
         slot,
         failed_over,
         targeted: named.is_some(),
-        cohort: if named.is_some() { 0 } else { word.cohort() },
+        cohort: if named.is_some() || failed_over {
+            COHORT_NONE
+        } else {
+            breaker::admitted(key.service, word)
+        },
         hash,
         region,
     })

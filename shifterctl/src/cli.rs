@@ -125,6 +125,13 @@ pub enum Command {
         limit: u32,
     },
 
+    /// Tell why the kernel took a version out of traffic, or did not
+    Explain {
+        /// Name of the service
+        #[arg(value_parser = service)]
+        service: String,
+    },
+
     /// Check the files, as shifterd does at its start
     Lint {
         /// Node files [default: the installed one]

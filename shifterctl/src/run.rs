@@ -91,6 +91,12 @@ async fn execute(client: &Client, output: Output, command: Command) -> Result<()
             let flows: Flows = client.get(&path(&service, &query)).await?;
             put(output, &flows, |view| render::flows(view, &service, &flows))
         }
+        Command::Explain { service } => {
+            let service: ServiceStatus = client.get(&path(&service, "")).await?;
+            put(output, &service.breaker, |view| {
+                render::explain(view, &service)
+            })
+        }
         Command::Detach { force } => {
             let detached: Detached = client.post("/v1/detach", &Detach { force }).await?;
             put(output, &detached, |_| render::detached(&detached))

@@ -70,6 +70,8 @@ fn plan(place: Dual) -> ServicePlan {
         baseline: Slot::A,
         weight_bp: 5_000,
         held: false,
+        breaker: Default::default(),
+        rearms: false,
         targets: Default::default(),
         slots: [slot(8_081), slot(8_082)],
     }

@@ -81,9 +81,10 @@ impl ArmWord {
 
 /// The threshold in excursion `excursion`, counted from 1.
 #[inline(always)]
-pub(super) const fn threshold(thresholds: &Thresholds, excursion: u32) -> u32 {
-    // VERIFIER: the mask bounds the index where the kernel cannot see that log₂ of a u32 is below 32.
-    let log2 = 31 - (excursion | 1).leading_zeros();
+pub const fn threshold(thresholds: &Thresholds, excursion: u32) -> u32 {
+    // VERIFIER: the mask bounds the index where the kernel cannot see that log₂ of a u32 is below 32. The
+    // compiler can, and would leave the mask out.
+    let log2 = core::hint::black_box(31 - (excursion | 1).leading_zeros());
     thresholds[(log2 as usize) & (THRESHOLD_COUNT - 1)]
 }
 

@@ -15,6 +15,7 @@
 //! [`quota`] (is its prefix within its share), [`record`](record()) for each arm (add, and see whether
 //! the threshold is reached).
 
+mod abi;
 mod arm;
 mod cap;
 mod cohort;
@@ -22,9 +23,13 @@ mod quota;
 mod record;
 mod source;
 
+pub use abi::{
+    ArmState, BreakerCounters, BreakerRules, BreakerState, CLIENTS_COUNT, COHORT_COUNT, CellWords,
+    TRIP_EVENTS_LEN_BYTES, TRUSTED_COUNT, Trip, map, mode, trip_result,
+};
 pub use arm::{
     ARM_COUNT, ArmWord, FRACTION_BITS, Increments, ONE, Side, Stepped, THRESHOLD_COUNT, Thresholds,
-    step,
+    step, threshold,
 };
 pub use cap::{CapWord, allowance};
 pub use cohort::{COHORT_NONE, CohortRow, cohort_of, first_of_client};

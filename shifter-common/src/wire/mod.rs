@@ -13,10 +13,12 @@
 //!
 //! Every refusal is a [`Refusal`] with a status of 4xx or 5xx. Unknown request fields are refused.
 
+mod breaker;
 mod command;
 mod local;
 mod status;
 
+pub use breaker::*;
 pub use command::*;
 pub use local::*;
 pub use status::*;

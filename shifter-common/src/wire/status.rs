@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Affinity, LocalClientsStatus, Phase, Slot};
+use super::{Affinity, BreakerStatus, LocalClientsStatus, Phase, Slot};
 
 /// `GET /v1/status`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,6 +98,9 @@ pub struct ServiceStatus {
     pub targets: Vec<TargetStatus>,
     /// Whether rules that name the canary are held back, because traffic was taken back from it.
     pub targets_held: bool,
+    /// When the kernel takes the canary out of traffic by itself, and whether it has.
+    #[serde(default)]
+    pub breaker: BreakerStatus,
     /// Steered although its file is gone.
     pub orphaned: bool,
     /// The slots, a then b.
@@ -211,7 +214,7 @@ pub struct Event {
     /// Who: `shifterd`, `root (uid 0)`.
     pub by: String,
     /// What: `weight`, `rollback`, `drain`, `bypass`, `not ready`, `ready`, `ejected`, `returned`,
-    /// `apply`, `adopted`.
+    /// `tripped`, `apply`, `adopted`.
     pub what: String,
     /// The slot concerned, if one.
     pub slot: Option<Slot>,

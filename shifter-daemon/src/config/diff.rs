@@ -6,9 +6,9 @@ use shifter_common::wire::{ConfigChange, Effect, EstablishedPolicy};
 
 use super::format_duration;
 use crate::model::{
-    Affinity, BackendSpec, HookSpec, InterfaceSpec, LocalClientsSpec, NodeSpec, OnEmpty,
-    OutlierSpec, Plane, Prefix, ProbeCheck, ProbeSpec, Protocol, Readmit, ServiceSpec, Slot,
-    Target,
+    Affinity, BackendSpec, BreakerSpec, HookSpec, InterfaceSpec, LocalClientsSpec, NodeSpec,
+    OnEmpty, OutlierSpec, Plane, Prefix, ProbeCheck, ProbeSpec, Protocol, Readmit, ServiceSpec,
+    Slot, Target,
 };
 
 /// Elements of a list that are shown one by one.
@@ -28,7 +28,7 @@ pub fn diff(old: &ServiceSpec, new: &ServiceSpec) -> Vec<ConfigChange> {
         let (before, after) = (show(old), show(new));
         (before != after).then_some((before, after))
     };
-    let rows: [(&str, Option<BeforeAfter>); 16] = [
+    let rows: [(&str, Option<BeforeAfter>); 17] = [
         ("service.vip", lists(vips)),
         ("service.protocol", plain(|spec| protocol(spec.protocol))),
         ("service.plane", plain(|spec| plane(spec.plane))),
@@ -49,6 +49,7 @@ pub fn diff(old: &ServiceSpec, new: &ServiceSpec) -> Vec<ConfigChange> {
             "outlier",
             plain(|spec| spec.outlier.as_ref().map(outlier).unwrap_or_default()),
         ),
+        ("breaker", plain(|spec| breaker(&spec.breaker))),
         (
             "drain.timeout",
             plain(|spec| quoted(format_duration(spec.drain_timeout))),
@@ -77,6 +78,7 @@ pub fn diff(old: &ServiceSpec, new: &ServiceSpec) -> Vec<ConfigChange> {
 fn remark(key: &str) -> &'static str {
     match key {
         "target" => "open connections stay where they are",
+        "breaker" => "a trial that is under way goes on with what it has seen",
         "service.affinity" => {
             "new connections of a client may go to another version or backend than before"
         }
@@ -297,6 +299,17 @@ fn outlier(spec: &OutlierSpec) -> String {
         format_duration(spec.ejection),
         format_duration(spec.max_ejection),
         spec.max_ejected_percent
+    )
+}
+
+fn breaker(spec: &BreakerSpec) -> String {
+    let trusted: Vec<String> = spec.trusted.iter().map(quoted).collect();
+    format!(
+        "{{ mode = \"{}\", min_sources = {}, settle = \"{}\", trusted = [{}] }}",
+        spec.mode.name(),
+        spec.min_sources,
+        format_duration(spec.settle),
+        trusted.join(", ")
     )
 }
 

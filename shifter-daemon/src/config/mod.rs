@@ -12,6 +12,7 @@
 //! ```
 
 mod address;
+mod breaker;
 mod conflict;
 mod diff;
 mod duration;

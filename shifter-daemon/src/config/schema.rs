@@ -47,6 +47,7 @@ pub(super) const SERVICE_FILE: FileKind = &[
     &service::PROBE,
     &service::READINESS,
     &service::OUTLIER,
+    &service::BREAKER,
     &service::DRAIN,
     &service::ROLLBACK,
 ];
@@ -77,6 +78,7 @@ pub(super) mod service {
             Key::new("target", "[[target]]"),
             Key::new("probe", "[probe]"),
             Key::new("outlier", "[outlier]"),
+            Key::new("breaker", "[breaker]"),
             Key::new("drain", "[drain]"),
             Key::new("rollback", "[rollback]"),
             Key::later("rollout"),
@@ -156,6 +158,15 @@ pub(super) mod service {
             Key::new("ejection", "ejection = \"30s\""),
             Key::new("max_ejection", "max_ejection = \"5m\""),
             Key::new("max_ejected_percent", "max_ejected_percent = 50"),
+        ],
+    };
+    pub const BREAKER: Table = Table {
+        path: "breaker",
+        keys: &[
+            Key::new("mode", "mode = \"armed\""),
+            Key::new("min_sources", "min_sources = 3"),
+            Key::new("settle", "settle = \"3s\""),
+            Key::new("trusted", "trusted = [\"10.0.0.0/24\"]"),
         ],
     };
     pub const DRAIN: Table = Table {

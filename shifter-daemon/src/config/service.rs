@@ -6,7 +6,7 @@ use shifter_common::{abi::VIPS_PER_SERVICE, wire::Diagnostic};
 use toml::Spanned;
 
 use super::{
-    address,
+    address, breaker,
     field::Field,
     outlier, probe, relations,
     report::{Report, shown},
@@ -125,6 +125,7 @@ fn read(file: &str, text: &str, top: &Section<'_>, report: &mut Report<'_>) -> S
 
     let probe = top.section("probe", &schema::service::PROBE, report);
     let outlier = top.section("outlier", &schema::service::OUTLIER, report);
+    let breaker = top.section("breaker", &schema::service::BREAKER, report);
     let drain = top.section("drain", &schema::service::DRAIN, report);
     let rollback = top.section("rollback", &schema::service::ROLLBACK, report);
     let starts = |read: &SlotRead| read.backends.iter().map(|b| b.span().start).collect();
@@ -176,6 +177,7 @@ fn read(file: &str, text: &str, top: &Section<'_>, report: &mut Report<'_>) -> S
             targets,
             readiness: probe::read(&probe, report),
             outlier: outlier::read(&outlier, report),
+            breaker: breaker::read(&breaker, report),
             drain_timeout: drain
                 .get("timeout")
                 .and_then(|field| field.duration(DRAIN_TIMEOUT_MIN..=DRAIN_TIMEOUT_MAX, report))

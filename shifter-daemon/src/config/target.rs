@@ -82,7 +82,8 @@ pub(super) fn read(
     rules
 }
 
-fn elements<'d>(from: &Field<'d>, report: &mut Report<'_>) -> Vec<Field<'d>> {
+/// A list of prefixes, or one alone.
+pub(super) fn elements<'d>(from: &Field<'d>, report: &mut Report<'_>) -> Vec<Field<'d>> {
     if from.as_string().is_some() {
         return vec![from.clone()];
     }
@@ -101,7 +102,8 @@ fn elements<'d>(from: &Field<'d>, report: &mut Report<'_>) -> Vec<Field<'d>> {
     elements
 }
 
-fn prefix(field: &Field<'_>, report: &mut Report<'_>) -> Option<Prefix> {
+/// The prefix that a field names.
+pub(super) fn prefix(field: &Field<'_>, report: &mut Report<'_>) -> Option<Prefix> {
     let text = field.string(report)?;
     match parse(text) {
         Ok(prefix) => Some(prefix),

@@ -19,4 +19,4 @@ pub use plan::{
 };
 pub use plane::{HostView, Steering, choose_plane};
 pub use record::{Drained, ServiceRecord, StateRecord};
-pub use service::ServiceControl;
+pub use service::{BREAKER, ServiceControl};

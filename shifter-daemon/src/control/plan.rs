@@ -7,7 +7,7 @@ use std::{
 
 use shifter_common::steering::{Affinity, Slot, SteeringWord, WEIGHT_FULL_BP};
 
-use crate::model::{OnEmpty, Plane, Protocol, Targets};
+use crate::model::{BreakerMode, BreakerSpec, OnEmpty, Plane, Protocol, Targets};
 
 /// The wanted state of one service. It leaves its executor no choice.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +30,10 @@ pub struct ServicePlan {
     pub held: bool,
     /// Clients that do not follow the weight.
     pub targets: Targets,
+    /// When the kernel takes the canary out by itself.
+    pub breaker: BreakerSpec,
+    /// Whether somebody has given a weight since the kernel last did: only that forgets its trip.
+    pub rearms: bool,
     /// Where new flows are steered.
     pub plane: PlanePlan,
     /// Slots a and b.
@@ -83,14 +87,25 @@ impl ServicePlan {
         &self.slots[slot.index() as usize]
     }
 
+    /// The choice of the version that this plan makes, in another word. What the kernel has taken out by
+    /// itself stays out, whatever the plan still says, until somebody gives a weight anew.
+    pub fn choose(&self, word: SteeringWord) -> SteeringWord {
+        let word = word
+            .with_baseline(self.baseline)
+            .with_affinity(self.affinity)
+            .with_armed(self.breaker.mode != BreakerMode::Off);
+        if word.tripped() && !self.rearms {
+            return word.with_weight_bp(0).with_held(true);
+        }
+        word.with_weight_bp(self.weight_bp)
+            .with_held(self.held)
+            .with_tripped(false)
+    }
+
     /// The steering word that says what this plan says, with what the plan does not know (banks,
     /// cohort, generation) from another word.
     pub fn steer(&self, word: SteeringWord) -> SteeringWord {
-        let choice = word
-            .with_weight_bp(self.weight_bp)
-            .with_baseline(self.baseline)
-            .with_affinity(self.affinity)
-            .with_held(self.held);
+        let choice = self.choose(word);
         Slot::ALL.into_iter().fold(choice, |word, slot| {
             word.with_eligible(slot, self.slot(slot).eligible)
         })

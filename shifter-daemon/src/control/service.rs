@@ -19,8 +19,12 @@ use super::{
     record::{Drained, ServiceRecord},
 };
 use crate::model::{
-    BackendSpec, OnEmpty, Plane, ProbeCheck, ProbeSpec, Readmit, ServiceSpec, SlotSpec, Target,
+    BackendSpec, BreakerMode, BreakerSpec, OnEmpty, Plane, ProbeCheck, ProbeSpec, Readmit,
+    ServiceSpec, SlotSpec, Target,
 };
+
+/// Who has set a weight of 0 when the kernel did.
+pub const BREAKER: &str = "the breaker";
 
 /// The wanted state of one service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +38,8 @@ pub struct ServiceControl {
     listeners: BTreeMap<(Slot, SocketAddr), ListenerView>,
     /// The plane it is steered by, or why it can be by none.
     steering: Result<Steering, String>,
+    /// Whether a weight was given that is not in force yet: it forgets a trip.
+    rearms: bool,
     /// Whether a slot has been eligible since the service is known.
     has_served: bool,
     /// Why the service is not as its file says, if it is not.
@@ -89,6 +95,7 @@ impl ServiceControl {
             ejectors: Default::default(),
             listeners: BTreeMap::new(),
             steering,
+            rearms: false,
             has_served,
             deviation: None,
         };
@@ -140,6 +147,15 @@ impl ServiceControl {
                 failure_threshold: 1,
             },
             outlier: None,
+            // What it was is in the kernel's rules, and whether it is armed in the word.
+            breaker: BreakerSpec {
+                mode: if published.word.armed() {
+                    BreakerMode::Armed
+                } else {
+                    BreakerMode::Off
+                },
+                ..BreakerSpec::default()
+            },
             drain_timeout: std::time::Duration::from_secs(60),
             rollback_established: Default::default(),
         };
@@ -161,6 +177,7 @@ impl ServiceControl {
     /// Puts recorded decisions back, when a change could not be carried out.
     pub fn restore(&mut self, record: ServiceRecord) {
         self.record = record;
+        self.rearms = false;
         self.note_service();
     }
 
@@ -370,7 +387,21 @@ impl ServiceControl {
         self.record.weight_by = by.to_owned();
         self.record.weight_set_unix_ms = unix_ms;
         self.record.held = false;
+        self.rearms = true;
         self.note_service();
+    }
+
+    /// Notes that what was decided is in force: from here on a trip is a new one.
+    pub fn note_in_force(&mut self) {
+        self.rearms = false;
+    }
+
+    /// Notes that the kernel has taken all new flows back from the canary by itself.
+    pub fn note_trip(&mut self, unix_ms: u64) {
+        let rearms = self.rearms;
+        self.set_weight(0, BREAKER, unix_ms);
+        self.record.held = true;
+        self.rearms = rearms;
     }
 
     /// Takes all new flows back from the canary, those of target rules too.
@@ -517,6 +548,8 @@ impl ServiceControl {
             weight_bp: self.record.weight_bp,
             held: self.record.held,
             targets: self.spec.targets.clone(),
+            breaker: self.spec.breaker.clone(),
+            rearms: self.rearms,
             plane: self.plane_plan(),
             slots: Slot::ALL.map(|slot| SlotPlan {
                 eligible: self.is_eligible(slot),

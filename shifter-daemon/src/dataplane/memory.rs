@@ -155,7 +155,12 @@ impl MemoryState {
     fn publish(&mut self, plan: &ServicePlan) -> Publication {
         let old = self.words.get(&plan.name).copied().unwrap_or_default();
         let mut word = plan.steer(old);
-        let has_changed = word != old || self.plans.get(&plan.name) != Some(plan);
+        // Whether a trip is to be forgotten is no state; the word tells what became of it.
+        let kept = ServicePlan {
+            rearms: false,
+            ..plan.clone()
+        };
+        let has_changed = word != old || self.plans.get(&plan.name) != Some(&kept);
         if has_changed {
             word = word.with_generation(old.generation().wrapping_add(1));
         }
@@ -168,7 +173,7 @@ impl MemoryState {
             }
         }
         self.words.insert(plan.name.clone(), word);
-        self.plans.insert(plan.name.clone(), plan.clone());
+        self.plans.insert(plan.name.clone(), kept);
         self.history.push(plan.clone());
         Publication {
             word,

@@ -15,6 +15,7 @@ pub use crate::control::{
 };
 use shifter_common::{
     abi::{BackendCounters, FlowEntry, FlowKey, SlotCounters},
+    breaker::{ARM_COUNT, ArmWord, BreakerCounters, Trip},
     socket::SocketCounters,
     steering::{Slot, SteeringWord},
     wire::{InterfaceStatus, LocalClientsStatus},
@@ -101,6 +102,28 @@ pub struct ServiceReading {
     pub sockets: [SocketCounters; 2],
     /// Backends that are in a slot or still have flows.
     pub backends: Vec<BackendReading>,
+}
+
+/// What the breaker of a service says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BreakerReading {
+    /// Errors by what became of them, since the packet path was built.
+    pub counters: BreakerCounters,
+    /// The arms of the trial that is under way, or was last.
+    pub arms: [ArmReading; ARM_COUNT],
+    /// The trial's trip.
+    pub trip: Trip,
+    /// The kernel's time now, ns of the boot clock.
+    pub now_ns: u64,
+}
+
+/// One arm of a trial.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ArmReading {
+    /// Sum and excursions.
+    pub word: ArmWord,
+    /// The threshold of the excursion, Q8.24.
+    pub threshold: u32,
 }
 
 /// What listens for one backend of a service on the socket plane.
@@ -208,6 +231,20 @@ pub trait Dataplane: Send {
     /// # Errors
     /// If the kernel does not answer.
     fn read(&self, service: &str) -> Result<ServiceReading, DataplaneError>;
+
+    /// What the breaker of a service says; nothing if it is unknown.
+    ///
+    /// # Errors
+    /// If the kernel does not answer.
+    fn breaker(&self, service: &str) -> Result<BreakerReading, DataplaneError> {
+        let _ = service;
+        Ok(BreakerReading::default())
+    }
+
+    /// The steering words of the services whose canary the kernel has taken out of traffic by itself.
+    fn tripped(&self) -> Vec<(String, SteeringWord)> {
+        Vec::new()
+    }
 
     /// Packets by verdict number.
     ///

@@ -2,6 +2,7 @@
 
 mod adoption;
 mod apply;
+mod breaker;
 mod bypass;
 mod commands;
 mod detach;
@@ -82,6 +83,8 @@ pub struct Driver {
     unpublished: BTreeMap<String, String>,
     /// Steering word in force by service.
     words: BTreeMap<String, SteeringWord>,
+    /// Services whose trip is known.
+    tripped: std::collections::BTreeSet<String>,
     /// Ways around shifter that are in force.
     ways: Vec<crate::bypass::Bypass>,
     /// When the probing of a backend was begun anew: what was answered before does not count.
@@ -118,6 +121,7 @@ impl Driver {
             events: Events::default(),
             unpublished: BTreeMap::new(),
             words: BTreeMap::new(),
+            tripped: std::collections::BTreeSet::new(),
             ways: Vec::new(),
             restarted: BTreeMap::new(),
             publications_count: 0,
@@ -148,7 +152,10 @@ impl Driver {
                 Input::Call(call) => self.handle_call(call),
                 Input::Closed => return Ended::Closed,
                 Input::Swept(swept) => self.handle_swept(swept),
-                Input::Look => self.look_for_outliers(Instant::now().into_std()),
+                Input::Look => {
+                    self.look_for_trips();
+                    self.look_for_outliers(Instant::now().into_std());
+                }
                 Input::Tick => {
                     self.tend();
                     self.look_at_listeners();

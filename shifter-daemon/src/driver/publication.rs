@@ -19,6 +19,12 @@ impl Driver {
             tracing::info!(service = plan.name, "in force again");
         }
         self.words.insert(plan.name.clone(), publication.word);
+        if !publication.word.tripped() {
+            self.tripped.remove(&plan.name);
+        }
+        if let Some(control) = self.services.get_mut(&plan.name) {
+            control.note_in_force();
+        }
         self.follow_bypass(&plan.name);
         Ok(publication)
     }

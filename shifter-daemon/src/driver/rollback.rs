@@ -95,6 +95,18 @@ impl Driver {
     }
 }
 
+/// Resets the flows of a slot when nobody asked.
+pub(super) fn reset_beside(table: Arc<dyn FlowTable>, service: String, slot: Slot) {
+    let again = tokio::runtime::Handle::current();
+    spawn_blocking(move || match table.reset(&service, slot) {
+        Ok(count) => {
+            tracing::info!(service, %slot, count, "live flows were reset");
+            again.spawn(reset_again(table, service, slot));
+        }
+        Err(error) => tracing::error!(service, %slot, "flows were not reset: {error}"),
+    });
+}
+
 /// Repeats resets after the ends have had time to retransmit: what they then acknowledge is exactly
 /// what they will believe. Linux retransmits after 200 ms at the earliest (TCP_RTO_MIN).
 async fn reset_again(table: Arc<dyn FlowTable>, service: String, slot: Slot) {

@@ -143,6 +143,13 @@ impl Driver {
                 TICK_INTERVAL.as_secs()
             ));
         }
+        let word = self.words.get(name).copied().unwrap_or_default();
+        if word.tripped() {
+            notes.push(format!(
+                "the kernel has taken slot {} out of traffic, see why: shifterctl explain {name}",
+                control.canary()
+            ));
+        }
         let mut indexes = [Vec::new(), Vec::new()];
         let mut leaving = [Vec::new(), Vec::new()];
         let slots = Slot::ALL
@@ -160,7 +167,6 @@ impl Driver {
                 status
             })
             .collect();
-        let word = self.words.get(name).copied().unwrap_or_default();
         Ok(Draft {
             status: ServiceStatus {
                 name: name.to_owned(),
@@ -189,6 +195,7 @@ impl Driver {
                 generation: word.generation(),
                 targets: targets(control),
                 targets_held: record.held,
+                breaker: self.breaker_status(name, control, word)?,
                 orphaned: control.deviation == Some(Deviation::Gone),
                 slots,
                 notes,

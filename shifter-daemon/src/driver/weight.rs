@@ -72,7 +72,7 @@ pub fn describe(old: &ServiceRecord, new: &ServiceRecord) -> String {
 }
 
 /// Basis points as people read them: `5 %`, `0.5 %`.
-fn percent(bp: u16) -> String {
+pub(super) fn percent(bp: u16) -> String {
     let (whole, part) = (bp / 100, bp % 100);
     match part {
         0 => format!("{whole} %"),

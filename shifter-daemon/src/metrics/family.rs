@@ -401,6 +401,36 @@ pub(super) const FAMILIES: &[Family] = &[
         },
     ),
     gauge(
+        "shifter_breaker_armed",
+        None,
+        "Whether the kernel takes the canary out of traffic by itself when its flows fail.",
+        |status| of_services(status, |s| service_row(s, flag(s.breaker.mode == "armed"))),
+    ),
+    gauge(
+        "shifter_breaker_tripped",
+        None,
+        "Whether it has, and nobody has given the canary a weight since.",
+        |status| of_services(status, |s| service_row(s, flag(s.breaker.tripped))),
+    ),
+    gauge(
+        "shifter_breaker_evidence",
+        Some("ratio"),
+        "Evidence against the canary, of what trips; by the ratio of error rates an arm looks for.",
+        of_arms,
+    ),
+    counter(
+        "shifter_breaker_errors",
+        None,
+        "First errors of flows of armed services, by what became of them; see docs/observability.md.",
+        of_errors,
+    ),
+    counter(
+        "shifter_breaker_trips",
+        None,
+        "Times the kernel took the canary out of traffic, and times it only noted that it would.",
+        of_trips,
+    ),
+    gauge(
         "shifter_backend_ready",
         None,
         "Whether a backend is ready, as probed.",
@@ -504,6 +534,60 @@ fn of_backends(status: &Status, value: impl Fn(&BackendStatus) -> Value) -> Vec<
         }
     }
     samples
+}
+
+/// What became of errors that is no trip.
+const ERRORS: [&str; 7] = [
+    "canary",
+    "baseline",
+    "no_cohort",
+    "unheard",
+    "repeated",
+    "dropped",
+    "owed",
+];
+
+fn breaker_count(service: &ServiceStatus, wanted: &str) -> Value {
+    let errors = service.breaker.errors.iter();
+    let found = errors
+        .filter(|(name, _)| name == wanted)
+        .map(|(_, count)| *count);
+    Value::Integer(found.sum())
+}
+
+fn of_errors(status: &Status) -> Vec<(Labels, Value)> {
+    let rows = status.services.iter().flat_map(|service| {
+        ERRORS.map(|kind| {
+            let mut labels = service_labels(service);
+            labels.push(("kind", kind.to_owned()));
+            (labels, breaker_count(service, kind))
+        })
+    });
+    rows.collect()
+}
+
+fn of_trips(status: &Status) -> Vec<(Labels, Value)> {
+    let rows = status.services.iter().flat_map(|service| {
+        [("executed", "trips"), ("noted", "trips_held")].map(|(result, name)| {
+            let mut labels = service_labels(service);
+            labels.push(("result", result.to_owned()));
+            (labels, breaker_count(service, name))
+        })
+    });
+    rows.collect()
+}
+
+fn of_arms(status: &Status) -> Vec<(Labels, Value)> {
+    let rows = status.services.iter().flat_map(|service| {
+        service.breaker.arms.iter().map(|arm| {
+            let mut labels = service_labels(service);
+            labels.push(("error_ratio", arm.ratio.to_string()));
+            let share = arm.evidence_milli as f64 / arm.threshold_milli.max(1) as f64;
+            // Beyond what trips there is nothing to tell.
+            (labels, Value::Real(share.min(1.0)))
+        })
+    });
+    rows.collect()
 }
 
 fn service_row(service: &ServiceStatus, value: Value) -> Option<(Labels, Value)> {

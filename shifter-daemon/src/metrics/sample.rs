@@ -3,9 +3,9 @@
 use shifter_common::{
     verdict::Verdict,
     wire::{
-        Affinity, BackendStatus, DaemonStatus, Event, FlowCounts, InterfaceStatus,
-        LocalClientsStatus, LocalSlotStatus, Role, ServiceStatus, Slot, SlotStatus, Status,
-        TargetStatus,
+        Affinity, ArmStatus, BackendStatus, BreakerStatus, DaemonStatus, Event, FlowCounts,
+        InterfaceStatus, LocalClientsStatus, LocalSlotStatus, Role, ServiceStatus, Slot,
+        SlotStatus, Status, TargetStatus, TripStatus,
     },
 };
 
@@ -66,6 +66,45 @@ pub(crate) fn status() -> Status {
     }
 }
 
+fn breaker() -> BreakerStatus {
+    let errors = [
+        ("canary", 6),
+        ("baseline", 1),
+        ("no_cohort", 9),
+        ("unheard", 2),
+        ("repeated", 3),
+        ("dropped", 4),
+        ("owed", 5),
+        ("trips", 1),
+        ("trips_held", 7),
+    ];
+    let arm = |ratio, evidence_milli, threshold_milli| ArmStatus {
+        ratio,
+        evidence_milli,
+        threshold_milli,
+        excursions_count: 2,
+    };
+    BreakerStatus {
+        mode: "armed".into(),
+        tripped: true,
+        errors: errors.map(|(name, count)| (name.to_owned(), count)).into(),
+        arms: vec![arm(3, 2_120, 8_480), arm(30, 12_500, 10_000)],
+        min_sources: 3,
+        trip: Some(TripStatus {
+            result: "executed".into(),
+            ratio: 30,
+            evidence_milli: 12_500,
+            threshold_milli: 10_000,
+            excursion: 2,
+            sources_count: 5,
+            weight_bp: 500,
+            cohort_weight_bp: 500,
+            took_ns: 640,
+            age_ms: 61_000,
+        }),
+    }
+}
+
 fn orders() -> ServiceStatus {
     ServiceStatus {
         name: "orders".into(),
@@ -85,6 +124,7 @@ fn orders() -> ServiceStatus {
             to: Role::Canary,
         }],
         targets_held: true,
+        breaker: breaker(),
         orphaned: true,
         slots: vec![
             SlotStatus {
@@ -159,6 +199,7 @@ fn billing() -> ServiceStatus {
         generation: 1,
         targets: vec![],
         targets_held: false,
+        breaker: Default::default(),
         orphaned: false,
         slots: vec![slot(Slot::A, Role::Canary), slot(Slot::B, Role::Baseline)],
         notes: vec![],

@@ -1,11 +1,13 @@
 //! What an operator wants: services, slots and backends as values. Pure.
 
+mod breaker;
 mod idle;
 mod node;
 mod outlier;
 mod prefix;
 mod service;
 
+pub use breaker::*;
 pub use idle::*;
 pub use node::*;
 pub use outlier::*;

@@ -12,7 +12,7 @@ pub use shifter_common::{
     wire::EstablishedPolicy,
 };
 
-use super::OutlierSpec;
+use super::{BreakerSpec, OutlierSpec};
 
 /// All services by name.
 pub type Services = BTreeMap<String, ServiceSpec>;
@@ -48,6 +48,8 @@ pub struct ServiceSpec {
     pub readiness: ProbeSpec,
     /// When a backend is left out because it fails; never if `None`.
     pub outlier: Option<OutlierSpec>,
+    /// When the kernel takes the canary out of traffic by itself.
+    pub breaker: BreakerSpec,
     /// How long a drain may take before it is reported as overdue.
     pub drain_timeout: Duration,
     /// What a rollback does with established flows.

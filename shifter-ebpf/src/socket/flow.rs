@@ -2,13 +2,16 @@
 //! leaves it.
 
 use aya_ebpf::bindings::{BPF_TCP_CLOSE_WAIT, BPF_TCP_ESTABLISHED, BPF_TCP_SYN_RECV};
-use shifter_common::socket::{SocketTag, tag_kind};
+use shifter_common::{
+    breaker::COHORT_NONE,
+    socket::{SocketTag, tag_kind},
+};
 
 use super::{
     account::{self, Counters, count},
     observe::Event,
 };
-use crate::{maps::VIPS, select};
+use crate::{breaker, maps::VIPS, select};
 
 /// A handshake is complete. Says whether the connection is ours to watch.
 #[inline(always)]
@@ -33,7 +36,8 @@ pub fn established(event: &Event, tag: *mut SocketTag) -> bool {
     tag.kind = tag_kind::FLOW;
     tag.backends = [backend; 2];
     tag.backend_ids = [backend_id; 2];
-    tag.cohort = select::steering_word(tag.service).map_or(0, |word| word.cohort());
+    let word = select::steering_word(tag.service);
+    tag.cohort = word.map_or(COHORT_NONE, |word| breaker::admitted(tag.service, word));
     if is_current(tag) {
         let (service, slot) = (tag.service, tag.slot());
         // SAFETY: no reference is made, and the pointer is to a whole value.

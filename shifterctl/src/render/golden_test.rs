@@ -5,7 +5,9 @@ use shifter_common::wire::{
     ApplyReport, Changed, Detached, Flows, LocalClientsStatus, Slot, Status,
 };
 
-use super::{View, WIDTH, apply, apply_problems, changed, detached, drained, flows, status};
+use super::{
+    View, WIDTH, apply, apply_problems, changed, detached, drained, explain, flows, status,
+};
 
 /// 2026-11-21 14:03:22, in UTC and without colour.
 const VIEW: View = View {
@@ -81,7 +83,13 @@ fn rows() -> Vec<((&'static str, &'static str), String)> {
         detached(&off),
         detached(&Detached::default()),
     ];
+    let explained: Vec<String> = full
+        .services
+        .iter()
+        .map(|service| explain(&VIEW, service))
+        .collect();
     vec![
+        (golden!("explain"), explained.join("\n")),
         (golden!("status"), status(&VIEW, &full, None, None)),
         (
             golden!("status_orders"),

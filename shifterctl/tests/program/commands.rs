@@ -251,6 +251,24 @@ fn status_of_a_service_in_json_is_that_service() {
 }
 
 #[test]
+fn explain_shows_the_breaker_of_one_service() {
+    let fake = Fake::ok(&service("orders").to_string());
+    let ran = fake.run(&["-o", "json", "explain", "orders"]);
+    assert_eq!(
+        serde_json::from_str::<Value>(&ran.done().out).unwrap(),
+        service("orders")["breaker"]
+    );
+    assert_eq!(fake.asked()[0].0, "GET /v1/services/orders");
+    let ran = fake.run(&["explain", "orders"]);
+    let out = &ran.done().out;
+    assert!(
+        out.starts_with("orders  breaker armed, canary slot b"),
+        "{out}"
+    );
+    assert!(out.contains("\n  TRIPPED: "), "{out}");
+}
+
+#[test]
 fn status_of_an_unknown_service_is_refused_by_the_daemon() {
     let refusal = json!({
         "code": "unknown_service", "message": "there is no service x", "help": "services are: orders"

@@ -5,9 +5,9 @@ use std::{fmt::Write as _, net::SocketAddr, time::Duration};
 use shifter_daemon::{
     config::format_duration,
     model::{
-        Affinity, BackendSpec, EstablishedPolicy, HookSpec, LocalClientsSpec, NodeSpec, OnEmpty,
-        Plane, ProbeCheck, ProbeSpec, Protocol, Readmit, ServiceSpec, Slot, SlotSpec, Target,
-        Targets,
+        Affinity, BackendSpec, BreakerSpec, EstablishedPolicy, HookSpec, LocalClientsSpec,
+        NodeSpec, OnEmpty, Plane, ProbeCheck, ProbeSpec, Protocol, Readmit, ServiceSpec, Slot,
+        SlotSpec, Target, Targets,
     },
 };
 
@@ -47,6 +47,7 @@ pub fn service(name: &str, vips: &[SocketAddr], a: &[SocketAddr], b: &[SocketAdd
             failure_threshold: 2,
         },
         outlier: None,
+        breaker: Default::default(),
         drain_timeout: Duration::from_secs(60),
         rollback_established: EstablishedPolicy::Drain,
     }
@@ -179,6 +180,20 @@ pub fn service_toml(service: &ServiceSpec) -> String {
             format_duration(outlier.max_ejection),
             outlier.max_ejected_percent,
         );
+    }
+    let breaker = &service.breaker;
+    if *breaker != BreakerSpec::default() {
+        let trusted: Vec<String> = breaker.trusted.iter().map(|p| format!("\"{p}\"")).collect();
+        let _ = writeln!(
+            text,
+            "[breaker]\nmode = \"{}\"\nmin_sources = {}\nsettle = \"{}\"",
+            breaker.mode.name(),
+            breaker.min_sources,
+            format_duration(breaker.settle),
+        );
+        if !trusted.is_empty() {
+            let _ = writeln!(text, "trusted = [{}]", trusted.join(", "));
+        }
     }
     if let Some(check) = check {
         let _ = writeln!(

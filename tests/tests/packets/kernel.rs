@@ -17,7 +17,7 @@ use shifter_common::{
     abi::{
         BackendCounters, FlowCounters, FlowEntry, FlowKey, SlotCounters, TICK_SHIFT, map, program,
     },
-    protocol,
+    breaker, protocol,
     verdict::{Action, Verdict},
 };
 use shifter_daemon::{
@@ -81,7 +81,8 @@ impl Kernel {
     pub fn wipe(&mut self) {
         self.dataplane = None;
         let pins = self.bpffs.path().join("shifter").join("v1").join("maps");
-        for name in map::ALL.into_iter().filter(|name| *name != map::LAYOUT) {
+        let own = map::ALL.into_iter().filter(|name| *name != map::LAYOUT);
+        for name in own.chain(breaker::map::ALL) {
             let data = MapData::from_pin(pins.join(name)).expect("the pin");
             empty(&data);
         }
@@ -120,7 +121,7 @@ impl Kernel {
         let dataplane = BpfDataplane::open(&node).expect("a dataplane");
         let pins = bpffs.path().join("shifter").join("v1").join("maps");
         let mut loader = EbpfLoader::new();
-        for name in map::ALL {
+        for name in map::ALL.into_iter().chain(breaker::map::ALL) {
             loader.map_pin_path(name, pins.join(name));
         }
         let mut programs = loader
@@ -309,7 +310,7 @@ fn empty(data: &MapData) {
     let info = data.info().expect("the map");
     if matches!(
         info.map_type(),
-        Ok(MapType::ProgramArray | MapType::SkStorage)
+        Ok(MapType::ProgramArray | MapType::SkStorage | MapType::RingBuf)
     ) {
         // Empty: nobody was replaced, and no socket was steered.
         return;

@@ -6,6 +6,7 @@ mod plans;
 mod publication;
 mod script;
 
+mod breaker;
 mod direct;
 mod established;
 mod extensions;

@@ -161,7 +161,7 @@ pub const STAGES: &[Stage] = &[
     Stage {
         name: "kernel",
         about: "packets through the programs in this kernel",
-        budget_s: 220,
+        budget_s: 270,
         needs: &[Need::Object, Need::Root, Need::Btf],
         work: Work::Root {
             targets: Targets::Only(PACKETS),

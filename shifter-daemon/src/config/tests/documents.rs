@@ -134,7 +134,7 @@ fn the_examples_in_messages_are_good() {
                     line("to", "to = \"baseline\"")
                 ));
             }
-            "probe" | "outlier" | "drain" | "rollback" => {
+            "probe" | "outlier" | "breaker" | "drain" | "rollback" => {
                 text.push_str(&format!("\n[{path}]\n{example}"))
             }
             _ => {}

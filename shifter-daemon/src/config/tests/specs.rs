@@ -58,6 +58,7 @@ fn smallest() -> ServiceSpec {
         targets: Default::default(),
         readiness: no_probe(),
         outlier: None,
+        breaker: Default::default(),
         drain_timeout: Duration::from_secs(60),
         rollback_established: EstablishedPolicy::Drain,
     }

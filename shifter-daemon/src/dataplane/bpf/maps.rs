@@ -94,7 +94,11 @@ pub fn typed<T: TryFrom<Map, Error = aya::maps::MapError>>(
         })
 }
 
-fn mapped<T: aya::Pod>(object: &mut Ebpf, name: &str) -> Result<Mapped<T>, DataplaneError> {
+/// Maps an array.
+///
+/// # Errors
+/// If it is missing, of another type, or cannot be mapped.
+pub fn mapped<T: aya::Pod>(object: &mut Ebpf, name: &str) -> Result<Mapped<T>, DataplaneError> {
     let Map::Array(data) = untyped(object, name)? else {
         return Err(DataplaneError::Refused(format!(
             "map {name} is not an array"

@@ -4,6 +4,7 @@
 //! read back from the maps at the start, tables are compared with what is mapped.
 
 mod addr_sets;
+mod breaker;
 mod carry;
 mod claims;
 mod departure;
@@ -45,7 +46,7 @@ use aya::{Ebpf, EbpfLoader, maps::MapData};
 use shifter_common::{
     abi::{self, BackendCounters, BackendEntry, BackendService, SlotCounters, VipKey},
     addr::Be16,
-    steering::Slot,
+    steering::{Slot, SteeringWord},
     wire::{InterfaceStatus, LocalClientsStatus},
 };
 use std::net::SocketAddr;
@@ -87,6 +88,7 @@ pub struct BpfDataplane {
     object: Ebpf,
     directory: PinDirectory,
     was_adopted: bool,
+    breaker: breaker::BreakerMaps,
     /// The socket plane, or why it cannot be had.
     socket: Result<socket::SocketPlane, String>,
     /// Service index by name.
@@ -167,6 +169,7 @@ impl BpfDataplane {
             flow_table.watch(socket::TaggedSockets::open(&directory)?);
         }
         let maps = Maps::take(&mut object)?;
+        let breaker = breaker::BreakerMaps::take(&mut object)?;
         let mut local = LocalMaps::take(&mut object)?;
         local.steer(hooks.has_local())?;
         let mut this = Self {
@@ -177,6 +180,7 @@ impl BpfDataplane {
             object,
             directory,
             was_adopted,
+            breaker,
             socket,
             services: BTreeMap::new(),
             vips: Vips::default(),
@@ -303,6 +307,21 @@ impl Dataplane for BpfDataplane {
 
     fn read(&self, service: &str) -> Result<ServiceReading, DataplaneError> {
         self.read_service(service)
+    }
+
+    fn breaker(&self, service: &str) -> Result<super::BreakerReading, DataplaneError> {
+        match self.services.get(service) {
+            Some(index) => self.breaker.read(*index),
+            None => Ok(super::BreakerReading::default()),
+        }
+    }
+
+    fn tripped(&self) -> Vec<(String, SteeringWord)> {
+        let words = self.services.iter();
+        words
+            .map(|(name, index)| (name.clone(), self.word(*index)))
+            .filter(|(_, word)| word.tripped())
+            .collect()
     }
 
     fn verdicts(&self) -> Result<Vec<u64>, DataplaneError> {
@@ -465,10 +484,13 @@ fn is_ours(directory: &PinDirectory, path: &Path) -> Result<bool, DataplaneError
 /// Loads the programs over the pinned maps; maps that are not pinned yet are created and pinned.
 fn load(directory: &PinDirectory, node: &NodeSpec) -> Result<Ebpf, DataplaneError> {
     use abi::map;
-    use shifter_common::socket::{SOCKETS_PER_BACKEND, map as sockets};
+    use shifter_common::{
+        breaker::{COHORT_COUNT, SOURCE_CELLS, map as breaker},
+        socket::{SOCKETS_PER_BACKEND, map as sockets},
+    };
     let sizes = &node.sizes;
     let mut loader = EbpfLoader::new();
-    for name in map::ALL.into_iter().chain(sockets::ALL) {
+    for name in map::ALL.into_iter().chain(sockets::ALL).chain(breaker::ALL) {
         loader.map_pin_path(name, directory.map(name));
     }
     for (name, count) in [
@@ -493,6 +515,15 @@ fn load(directory: &PinDirectory, node: &NodeSpec) -> Result<Ebpf, DataplaneErro
             sockets::LISTENERS,
             sizes.backends_count * SOCKETS_PER_BACKEND,
         ),
+        (breaker::BREAKER_RULES, sizes.services_count),
+        (breaker::BREAKER_STATE, sizes.services_count),
+        (breaker::COHORTS, sizes.services_count * COHORT_COUNT),
+        (
+            breaker::BREAKER_CELLS,
+            sizes.services_count * SOURCE_CELLS as u32,
+        ),
+        (breaker::BREAKER_COUNTERS, sizes.services_count),
+        (breaker::TRIPS, sizes.services_count),
         (sockets::BACKEND_SOCKETS, sizes.backends_count),
         (sockets::CAPTURES, sizes.backends_count * 3),
         (sockets::SOCKET_COUNTERS, sizes.services_count * 2),

@@ -49,6 +49,7 @@ impl BpfDataplane {
             weight_bp: plan.weight_bp,
             affinity: plan.affinity,
             held: plan.held,
+            rearms: plan.rearms,
             ..in_force.clone()
         };
         if same != *plan {
@@ -65,6 +66,7 @@ impl BpfDataplane {
         plan: &ServicePlan,
     ) -> Result<Publication, DataplaneError> {
         let mut stored_at = self.take_out(service, plan);
+        self.breaker.set_rules(service, &plan.breaker)?;
         let indexes = self.claim_backends(service, plan)?;
         self.admit(service, plan, &indexes)?;
         // Slot by slot: a table that does not fit must not keep the other slot's failed backend in.
@@ -145,7 +147,7 @@ impl BpfDataplane {
     /// This is the store that takes a bad version out of traffic.
     pub(super) fn take_out(&self, service: u32, plan: &ServicePlan) -> Option<Instant> {
         self.change_word(service, |word| {
-            let mut word = with_choice(word, plan);
+            let mut word = plan.choose(word);
             for slot in Slot::ALL {
                 if !plan.slot(slot).eligible {
                     word = word.with_eligible(slot, false);
@@ -203,7 +205,9 @@ impl BpfDataplane {
             if changed == before {
                 return (before, None);
             }
-            let cohort = if changed.weight_bp() == before.weight_bp() {
+            let is_same_trial = changed.weight_bp() == before.weight_bp()
+                && changed.baseline() == before.baseline();
+            let cohort = if is_same_trial {
                 before.cohort()
             } else {
                 next_cohort(before.cohort())
@@ -211,19 +215,15 @@ impl BpfDataplane {
             let new = changed
                 .with_cohort(cohort)
                 .with_generation(before.generation().wrapping_add(1));
+            if !is_same_trial {
+                self.breaker.prepare(service, before, new);
+            }
             match atomic.compare_exchange_weak(old, new.0, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return (new, Some(Instant::now())),
                 Err(current) => old = current,
             }
         }
     }
-}
-
-fn with_choice(word: SteeringWord, plan: &ServicePlan) -> SteeringWord {
-    word.with_weight_bp(plan.weight_bp)
-        .with_baseline(plan.baseline)
-        .with_affinity(plan.affinity)
-        .with_held(plan.held)
 }
 
 /// Cohort 0 is for flows outside any trial.

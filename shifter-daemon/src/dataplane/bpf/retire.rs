@@ -37,6 +37,7 @@ impl BpfDataplane {
             self.owners.remove(&key);
         }
         self.forget_targets(service);
+        self.breaker.forget(service);
         let backends: Vec<u32> = self.backends_of(service).map(|(index, _)| index).collect();
         for index in backends {
             self.planned_backends.remove(&index);

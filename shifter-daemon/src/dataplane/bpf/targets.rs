@@ -51,17 +51,23 @@ fn steps(old: &Targets, new: &Targets) -> Vec<Step> {
 }
 
 /// The key of a rule.
-fn trie_key(service: u32, prefix: Prefix) -> Key<TargetKey> {
+pub(super) fn trie_key(service: u32, prefix: Prefix) -> Key<TargetKey> {
     let key = TargetKey::new(service, prefix.addr().into());
     Key::new(key.bits_before_prefix() + u32::from(prefix.len_bits()), key)
 }
 
 /// The rule of a key; `None` if nothing of ours has this form.
 fn rule(key: &Key<TargetKey>, value: u32) -> Option<(u32, Prefix, Target)> {
+    let (service, prefix) = prefix_of(key)?;
+    Some((service, prefix, Target::from_u32(value)?))
+}
+
+/// The service and prefix of a key; `None` if nothing of ours has this form.
+pub(super) fn prefix_of(key: &Key<TargetKey>) -> Option<(u32, Prefix)> {
     let data = key.data();
     let len = key.prefix_len().checked_sub(data.bits_before_prefix())?;
     let prefix = Prefix::of(data.client.to_ip(), u8::try_from(len).ok()?)?;
-    Some((data.service(), prefix, Target::from_u32(value)?))
+    Some((data.service(), prefix))
 }
 
 impl BpfDataplane {

@@ -84,6 +84,8 @@ pub fn plan() -> ServicePlan {
         baseline: Slot::A,
         weight_bp: 0,
         held: false,
+        breaker: Default::default(),
+        rearms: false,
         targets: Default::default(),
         slots: [
             slot(Family::ALL.map(backend)),

@@ -53,7 +53,10 @@ struct Steering {
 impl Steering {
     fn load(pins: &Path, object: &[u8], bench: &[u8]) -> Self {
         let mut loader = EbpfLoader::new();
-        for name in map::ALL {
+        for name in map::ALL
+            .into_iter()
+            .chain(shifter_common::breaker::map::ALL)
+        {
             loader.map_pin_path(name, pins.join(name));
         }
         let mut object = loader.load(object).expect("an object of shifter");

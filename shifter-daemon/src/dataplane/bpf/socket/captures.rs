@@ -189,6 +189,8 @@ mod tests {
             baseline: Slot::A,
             weight_bp: 0,
             held: false,
+            breaker: Default::default(),
+            rearms: false,
             targets: Default::default(),
             plane: PlanePlan::Nat,
             slots: [slot(a), slot(b)],
