@@ -67,8 +67,10 @@ pub mod host {
     pub const NETNS_COOKIE: u32 = 0;
     /// When the daemon was last seen alive, nanoseconds of the boot clock.
     pub const LEASE_NS: u32 = 1;
+    /// Offset of `sk_err` in the kernel's `struct sock`, bytes; 0 if it is not known.
+    pub const ERROR_OFFSET: u32 = 2;
     /// How many there are.
-    pub const COUNT: u32 = 2;
+    pub const COUNT: u32 = 3;
 }
 
 /// How long the daemon counts as alive after it was last seen. It renews every second; a machine
@@ -229,7 +231,9 @@ counters! {
     capture_busy,
     /// Listeners for which no place was left.
     capture_full,
-    /// Connections that ended otherwise than by both sides closing.
+    /// Connections that ended otherwise than by both sides closing, and not by a reset either: nobody
+    /// answered any more, the client's end was there already, or shifter itself closed them. Resets too,
+    /// where the kernel does not tell whose they were.
     aborted,
     /// Connections that ended after their version had left the slot: they count nowhere else.
     departed,

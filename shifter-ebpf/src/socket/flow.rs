@@ -11,7 +11,11 @@ use super::{
     account::{self, Counters, count},
     observe::Event,
 };
-use crate::{breaker, maps::VIPS, select};
+use crate::{
+    breaker::{self, Failed},
+    maps::VIPS,
+    select,
+};
 
 /// A handshake is complete. Says whether the connection is ours to watch.
 #[inline(always)]
@@ -52,9 +56,12 @@ pub fn established(event: &Event, tag: *mut SocketTag) -> bool {
     true
 }
 
+/// `ECONNRESET`: the client sent a reset.
+const RESET_BY_PEER: i32 = 104;
+
 /// A connection of ours is over.
 #[inline(always)]
-pub fn closed(tag: *mut SocketTag, old_state: u32) {
+pub fn closed(event: &Event, tag: *mut SocketTag, old_state: u32) {
     // SAFETY: the tag is this socket's own.
     let tag = unsafe { &*tag };
     let counters = Counters::of(tag.service, tag.slot());
@@ -63,9 +70,32 @@ pub fn closed(tag: *mut SocketTag, old_state: u32) {
         return;
     }
     match old_state {
-        // Nobody, or only the client, had closed: a reset, a timeout, or an application that
-        // closed with data unread.
-        BPF_TCP_ESTABLISHED | BPF_TCP_SYN_RECV | BPF_TCP_CLOSE_WAIT => count!(counters, aborted),
+        // Nobody had closed. The kernel notes at the socket what it was told or found out, before it
+        // closes; where it notes nothing, the application itself has ended the connection by force, with
+        // data unread or on purpose.
+        BPF_TCP_ESTABLISHED => match event.error() {
+            Some(0) => {
+                // SAFETY: no reference is made, and the pointer is to a whole value.
+                account::flow(tag.service, tag.slot(), tag.backends[0], |flows| unsafe {
+                    &raw mut (*flows).reset_by_backend
+                });
+                breaker::error(&Failed {
+                    client: &event.client(),
+                    client_port: event.client_port(),
+                    service: tag.service,
+                    slot: tag.slot(),
+                    cohort: tag.cohort,
+                });
+            }
+            // SAFETY: as above.
+            Some(RESET_BY_PEER) => {
+                account::flow(tag.service, tag.slot(), tag.backends[0], |flows| unsafe {
+                    &raw mut (*flows).reset_by_client
+                });
+            }
+            _ => count!(counters, aborted),
+        },
+        BPF_TCP_SYN_RECV | BPF_TCP_CLOSE_WAIT => count!(counters, aborted),
         // SAFETY: no reference is made, and the pointer is to a whole value.
         _ => account::flow(tag.service, tag.slot(), tag.backends[0], |flows| unsafe {
             &raw mut (*flows).closed

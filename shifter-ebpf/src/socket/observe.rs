@@ -6,17 +6,20 @@ use aya_ebpf::{
         BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG,
         BPF_SOCK_OPS_TCP_LISTEN_CB, BPF_TCP_CLOSE, bpf_sock, bpf_sock_ops,
     },
-    helpers::generated::bpf_sk_storage_get,
+    helpers::generated::{bpf_probe_read_kernel, bpf_sk_storage_get},
     macros::sock_ops,
     programs::SockOpsContext,
 };
 use shifter_common::{
     abi::VipKey,
     addr::{Addr, Be16},
-    socket::{SocketTag, tag_kind},
+    socket::{SocketTag, host, tag_kind},
 };
 
-use super::{capture, flow, maps::SOCKET_TAGS};
+use super::{
+    capture, flow,
+    maps::{SOCKET_TAGS, host_number},
+};
 
 const AF_INET: u32 = 2;
 
@@ -51,7 +54,7 @@ fn closed(event: &Event, old_state: u32) {
     // SAFETY: the tag is this socket's own.
     match unsafe { (*tag).kind } {
         tag_kind::LISTENER => capture::closed(event, tag),
-        tag_kind::FLOW => flow::closed(tag, old_state),
+        tag_kind::FLOW => flow::closed(event, tag, old_state),
         _ => {}
     }
 }
@@ -116,6 +119,59 @@ impl Event {
             protocol: 6,
             pad: 0,
         }
+    }
+
+    /// The client's address.
+    #[inline(always)]
+    pub fn client(&self) -> Addr {
+        let ctx = self.0;
+        // SAFETY: the context of this run.
+        unsafe {
+            // VERIFIER: both families are read and one is chosen, as in `seize`.
+            let family = (&raw const (*ctx).family).read_volatile();
+            let v4 = Addr::from_v4_word((&raw const (*ctx).remote_ip4).read_volatile());
+            let word = |i: usize| (&raw const (*ctx).remote_ip6[i]).read_volatile();
+            let v6 = Addr {
+                words: [word(0), word(1), word(2), word(3)],
+            };
+            if family == AF_INET { v4 } else { v6 }
+        }
+    }
+
+    /// The client's port, in network byte order.
+    #[inline(always)]
+    pub fn client_port(&self) -> u16 {
+        // SAFETY: the context of this run. The field is 32 bits in network byte order.
+        let port = unsafe { (&raw const (*self.0).remote_port).read_volatile() };
+        (u32::from_be(port) as u16).to_be()
+    }
+
+    /// The socket's error (`sk_err`); `None` if it cannot be read.
+    #[inline(always)]
+    pub fn error(&self) -> Option<i32> {
+        let offset = host_number(host::ERROR_OFFSET);
+        let socket = self.socket();
+        if offset == 0 || socket.is_null() {
+            return None;
+        }
+        let (mut address, mut error) = (0_u64, 0_i32);
+        // VERIFIER: no arithmetic is allowed on a socket's pointer; as a number, read back from the stack,
+        // it is one like any other.
+        // SAFETY: the helper reads memory of the kernel and fails where there is none; both places are
+        // live and as long as it is told.
+        let is_read = unsafe {
+            bpf_probe_read_kernel(
+                (&raw mut address).cast(),
+                size_of::<u64>() as u32,
+                (&raw const socket).cast(),
+            ) == 0
+                && bpf_probe_read_kernel(
+                    (&raw mut error).cast(),
+                    size_of::<i32>() as u32,
+                    address.wrapping_add(offset) as *const core::ffi::c_void,
+                ) == 0
+        };
+        is_read.then_some(error)
     }
 
     /// Asks for the socket's changes of state, besides what others have asked for.

@@ -3,6 +3,7 @@
 mod greeter;
 mod stage;
 
+mod breaker;
 mod capture;
 mod death;
 mod planes;

@@ -28,6 +28,13 @@ impl Lease {
             .store(netns_cookie, Ordering::Release);
     }
 
+    /// Tells the programs where a socket keeps its error.
+    pub(super) fn tell_error_offset(&self, offset_bytes: u32) {
+        self.host
+            .atomic(host::ERROR_OFFSET as usize)
+            .store(offset_bytes.into(), Ordering::Release);
+    }
+
     /// Says that the daemon is alive. To be called every second.
     pub fn renew(&self) {
         self.host

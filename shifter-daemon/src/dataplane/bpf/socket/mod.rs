@@ -1,6 +1,7 @@
 //! The socket plane as the daemon sees it: its programs and maps, what is captured for whom, and
 //! the connections that carry tags.
 
+mod btf;
 mod captures;
 mod events;
 mod lease;
@@ -71,6 +72,13 @@ impl SocketPlane {
             entered: BTreeMap::new(),
         };
         this.lease.steer(netns_cookie()?);
+        match btf::member_offset_bytes("sock", "sk_err") {
+            Ok(offset) => this.lease.tell_error_offset(offset),
+            Err(error) => tracing::warn!(
+                "who ended a connection of the socket plane by force cannot be told, and the breaker \
+                 gets no errors from there: {error}; use a kernel with CONFIG_DEBUG_INFO_BTF"
+            ),
+        }
         links::attach(object, directory)?;
         Ok(this)
     }
@@ -242,4 +250,4 @@ fn netns_cookie() -> Result<u64, DataplaneError> {
     }
 }
 
-const _: () = assert!(host::COUNT == 2);
+const _: () = assert!(host::COUNT == 3);
