@@ -496,6 +496,8 @@ pub mod flow_flag {
     pub const UNCONFIRMED: u8 = 1 << 4;
     /// The client is the backend itself: it sees the VIP as its client, at the port it called from.
     pub const TURNED: u8 = 1 << 5;
+    /// The client has sent its SYN again before the backend answered.
+    pub const UNANSWERED: u8 = 1 << 6;
 }
 
 impl FlowEntry {
@@ -538,8 +540,10 @@ pub struct FlowCounters {
     pub reset_by_client: u64,
     /// Established flows ended by a reset of the backend.
     pub reset_by_backend: u64,
+    /// Flows whose client had to send its SYN again, because no answer had come.
+    pub unanswered: u64,
 }
-const _: () = assert!(size_of::<FlowCounters>() == 48);
+const _: () = assert!(size_of::<FlowCounters>() == 56);
 
 /// Counters of one slot of a service.
 #[repr(C)]
@@ -557,7 +561,7 @@ pub struct SlotCounters {
     /// Selected flows that are here by a target rule: no part of a trial, and of cohort 0.
     pub targeted: u64,
 }
-const _: () = assert!(size_of::<SlotCounters>() == 72 + 8 * cfg!(feature = "rehearsal") as usize);
+const _: () = assert!(size_of::<SlotCounters>() == 80 + 8 * cfg!(feature = "rehearsal") as usize);
 
 /// Counters of one backend.
 #[repr(C)]
@@ -574,7 +578,7 @@ pub struct BackendCounters {
     /// Their length at the link layer.
     pub bytes_out: u64,
 }
-const _: () = assert!(size_of::<BackendCounters>() == 80);
+const _: () = assert!(size_of::<BackendCounters>() == 88);
 
 /// Where a connected socket of the host was sent: what getpeername(2) and recvmsg(2) then show.
 #[repr(C)]

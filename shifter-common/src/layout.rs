@@ -130,11 +130,13 @@ fields!(SLOT_COUNTERS: SlotCounters {
     rehearsal: Optional,
     flows.selected: Optional, flows.established: Optional, flows.refused: Optional,
     flows.closed: Optional, flows.reset_by_client: Optional, flows.reset_by_backend: Optional,
+    flows.unanswered: Optional,
     failed_over: Optional, unserved: Optional, targeted: Optional,
 });
 fields!(BACKEND_COUNTERS: BackendCounters {
     flows.selected: Optional, flows.established: Optional, flows.refused: Optional,
     flows.closed: Optional, flows.reset_by_client: Optional, flows.reset_by_backend: Optional,
+    flows.unanswered: Optional,
     packets_in: Optional, bytes_in: Optional, packets_out: Optional, bytes_out: Optional,
 });
 

@@ -91,6 +91,17 @@ pub fn milestone(service: u32, slot: Slot, backend_index: u32, milestone: Milest
     }
 }
 
+/// Counts a flow whose client had to send its SYN again.
+#[inline(always)]
+pub fn unanswered(service: u32, slot: Slot, backend_index: u32) {
+    if let Some(counters) = self::slot(service, slot) {
+        counters.flows.unanswered += 1;
+    }
+    if let Some(counters) = backend(backend_index) {
+        counters.flows.unanswered += 1;
+    }
+}
+
 #[inline(always)]
 fn add(flows: &mut FlowCounters, milestone: Milestone) {
     match milestone {

@@ -316,6 +316,9 @@ impl Flow {
         if packet.is_udp() {
             return;
         }
+        if entry.phase == Phase::SynSent as u32 && packet.has(flag::SYN) {
+            return self.see_repeated_syn(key, entry);
+        }
         let has_ack = packet.has(flag::ACK);
         let is_unconfirmed = entry.flags & flow_flag::UNCONFIRMED != 0;
         if is_unconfirmed && has_ack {
@@ -349,6 +352,32 @@ impl Flow {
         if self.is_pending {
             self.leave_handshake(key, entry);
         }
+    }
+
+    /// Notes that the client has had no answer for the time of a retransmission (RFC 6298: a second). The
+    /// packet may have been lost on its way too, which happens to both versions alike.
+    #[inline(always)]
+    fn see_repeated_syn(&self, key: &FlowKey, entry: &FlowEntry) {
+        if entry.flags & flow_flag::UNANSWERED != 0 {
+            return;
+        }
+        // SAFETY: as in `read`; one byte. The backend's first packet may set another bit at this moment:
+        // either is seen again with the next packet.
+        unsafe { (*self.entry).flags |= flow_flag::UNANSWERED };
+        account::unanswered(key.service, entry.slot(), entry.backend_index);
+        self.fail(key, entry);
+    }
+
+    /// Tells the breaker of the flow's first error.
+    #[inline(always)]
+    fn fail(&self, key: &FlowKey, entry: &FlowEntry) {
+        breaker::error(&Failed {
+            client: &key.client,
+            client_port: key.client_port.0,
+            service: key.service,
+            slot: entry.slot(),
+            cohort: entry.cohort,
+        });
     }
 
     /// Moves a flow whose handshake is complete, with the FIN that the backend has sent before.
@@ -402,17 +431,12 @@ impl Flow {
             believable(packet, entry.next_from_backend)
         };
         let milestone = self.advance(key, entry, Sender::Backend, flags);
-        if matches!(
+        let has_failed = matches!(
             milestone,
             Some(Milestone::Refused | Milestone::ResetByBackend)
-        ) {
-            breaker::error(&Failed {
-                client: &key.client,
-                client_port: key.client_port.0,
-                service: key.service,
-                slot: entry.slot(),
-                cohort: entry.cohort,
-            });
+        );
+        if has_failed && entry.flags & flow_flag::UNANSWERED == 0 {
+            self.fail(key, entry);
         }
     }
 

@@ -200,6 +200,9 @@ pub struct FlowCounts {
     pub reset_by_client: u64,
     /// Reset by the backend.
     pub reset_by_backend: u64,
+    /// Whose client had to send its SYN again, because no answer had come.
+    #[serde(default)]
+    pub unanswered: u64,
 }
 
 /// Something that happened to a service.

@@ -343,6 +343,7 @@ const fn counts(flows: &abi::FlowCounters) -> FlowCounts {
         closed: flows.closed,
         reset_by_client: flows.reset_by_client,
         reset_by_backend: flows.reset_by_backend,
+        unanswered: flows.unanswered,
     }
 }
 

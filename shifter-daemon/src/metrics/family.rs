@@ -371,6 +371,16 @@ pub(super) const FAMILIES: &[Family] = &[
         },
     ),
     counter(
+        "shifter_slot_flows_unanswered",
+        None,
+        "Flows of a slot whose client had to send its SYN again, because no answer had come.",
+        |status| {
+            of_slots(status, |labels, s| {
+                (labels, Value::Integer(s.counters.unanswered))
+            })
+        },
+    ),
+    counter(
         "shifter_slot_flows_failed_over",
         None,
         "Flows wanted in a slot by weight or target rule that went to the other slot.",

@@ -231,5 +231,6 @@ fn counts(base: u64) -> FlowCounts {
         closed: base + 3,
         reset_by_client: base + 2,
         reset_by_backend: base + 1,
+        unanswered: base + 7,
     }
 }

@@ -75,9 +75,9 @@ pub fn closed(event: &Event, tag: *mut SocketTag, old_state: u32) {
         // data unread or on purpose.
         BPF_TCP_ESTABLISHED => match event.error() {
             Some(0) => {
-                // SAFETY: no reference is made, and the pointer is to a whole value.
-                account::flow(tag.service, tag.slot(), tag.backends[0], |flows| unsafe {
-                    &raw mut (*flows).reset_by_backend
+                account::flow(tag.service, tag.slot(), tag.backends[0], |flows| {
+                    // SAFETY: no reference is made, and the pointer is to a whole value.
+                    unsafe { &raw mut (*flows).reset_by_backend }
                 });
                 breaker::error(&Failed {
                     client: &event.client(),
@@ -87,10 +87,10 @@ pub fn closed(event: &Event, tag: *mut SocketTag, old_state: u32) {
                     cohort: tag.cohort,
                 });
             }
-            // SAFETY: as above.
             Some(RESET_BY_PEER) => {
-                account::flow(tag.service, tag.slot(), tag.backends[0], |flows| unsafe {
-                    &raw mut (*flows).reset_by_client
+                account::flow(tag.service, tag.slot(), tag.backends[0], |flows| {
+                    // SAFETY: as above.
+                    unsafe { &raw mut (*flows).reset_by_client }
                 });
             }
             _ => count!(counters, aborted),

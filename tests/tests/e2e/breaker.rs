@@ -10,7 +10,7 @@ use shifter_tests::{
     world::{Family, Options},
 };
 
-use crate::stage::{ORDERS, Stage, orders, slot, vip};
+use crate::stage::{ORDERS, PORT_B, Stage, orders, slot, vip};
 
 /// Nothing but the kernel notices a version that stops listening, and flows count from the first one on.
 /// The clients of these worlds are one network.
@@ -160,4 +160,41 @@ fn a_fault_of_both_versions_trips_nothing() {
     assert_eq!(service.effective_bp, 2_000);
     let refused = |of| slot(&service, of).counters.refused;
     assert_eq!(refused(Slot::A) + refused(Slot::B), 600);
+}
+
+/// A version that answers no more, not even with a refusal: its clients' second attempt counts, and from the
+/// trip on nobody waits.
+#[test]
+fn a_version_that_hangs_is_out_too() {
+    let stage = Stage::with(HookSpec::Tc, Options::default(), unprobed());
+    stage.set_weight(5_000);
+    let host = stage.world.host().inside();
+    // What reaches the version is thrown away, behind the packet path.
+    let script = format!(
+        "add table inet hang\nadd chain inet hang in {{ type filter hook input priority 0 ; }}\n\
+         add rule inet hang in tcp dport {PORT_B} drop\n"
+    );
+    host.run(|| {
+        let mut nft = std::process::Command::new("nft")
+            .args(["-f", "-"])
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .expect("nft runs");
+        let mut stdin = nft.stdin.take().expect("piped");
+        std::io::Write::write_all(&mut stdin, script.as_bytes()).expect("it reads");
+        drop(stdin);
+        assert!(nft.wait().expect("it ends").success());
+    });
+    let load = stage.load_beside(Plan::churn(vip(Family::V4), 40, Duration::from_secs(6)));
+    let service = stage.wait("the trip is known", |service| service.breaker.tripped);
+    let counters = &slot(&service, Slot::B).counters;
+    assert!(counters.unanswered >= 17, "{counters:?}");
+    assert_eq!((counters.refused, counters.reset_by_backend), (0, 0));
+    assert_eq!(slot(&service, Slot::A).counters.unanswered, 0);
+    assert_eq!(counted(&service, "baseline"), 0);
+    let waiting = load.join().expect("the load ran");
+    assert!(waiting.backend("a").requests > 1_000, "{waiting:#?}");
+    let after = stage.load(&Plan::connections(vip(Family::V4), 8, 400));
+    after.assert_clean();
+    assert_eq!(after.backend("a").requests, 400);
 }

@@ -63,9 +63,11 @@ pub fn scripts() -> Vec<Script> {
             [CALLER, SEEN, V, A],
             &[
                 ("a.selected", 1),
+                ("a.unanswered", 1),
                 ("a.established", 1),
                 ("a.closed", 1),
                 ("a/10.0.0.20:8080.selected", 1),
+                ("a/10.0.0.20:8080.unanswered", 1),
                 ("a/10.0.0.20:8080.established", 1),
                 ("a/10.0.0.20:8080.closed", 1),
                 ("a/10.0.0.20:8080.packets_in", 4),
@@ -77,9 +79,11 @@ pub fn scripts() -> Vec<Script> {
             [CALLER6, SEEN6, V6, A6],
             &[
                 ("a.selected", 1),
+                ("a.unanswered", 1),
                 ("a.established", 1),
                 ("a.closed", 1),
                 ("a/[2001:db8::20]:8080.selected", 1),
+                ("a/[2001:db8::20]:8080.unanswered", 1),
                 ("a/[2001:db8::20]:8080.established", 1),
                 ("a/[2001:db8::20]:8080.closed", 1),
                 ("a/[2001:db8::20]:8080.packets_in", 4),

@@ -102,7 +102,9 @@ pub fn scripts() -> Vec<Script> {
             ],
             counters: &[
                 ("a.selected", 1),
+                ("a.unanswered", 1),
                 ("a/10.0.0.20:8080.selected", 1),
+                ("a/10.0.0.20:8080.unanswered", 1),
                 ("a/10.0.0.20:8080.packets_in", 3),
                 ("a/10.0.0.20:8080.packets_out", 2),
             ],

@@ -357,6 +357,7 @@ fn name_flows(prefix: &str, flows: FlowCounters, named: &mut BTreeMap<String, u6
         closed,
         reset_by_client,
         reset_by_backend,
+        unanswered,
     } = flows;
     for (name, count) in [
         ("selected", selected),
@@ -365,6 +366,7 @@ fn name_flows(prefix: &str, flows: FlowCounters, named: &mut BTreeMap<String, u6
         ("closed", closed),
         ("reset_by_client", reset_by_client),
         ("reset_by_backend", reset_by_backend),
+        ("unanswered", unanswered),
     ] {
         named.insert(format!("{prefix}.{name}"), count);
     }

@@ -598,6 +598,7 @@ fn add_flows(total: &mut abi::FlowCounters, part: &abi::FlowCounters) {
     total.closed += part.closed;
     total.reset_by_client += part.reset_by_client;
     total.reset_by_backend += part.reset_by_backend;
+    total.unanswered += part.unanswered;
 }
 
 fn sum_slot(values: impl Iterator<Item = SlotCounters>) -> SlotCounters {
