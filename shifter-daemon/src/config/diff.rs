@@ -10,6 +10,7 @@ use crate::model::{
     OnEmpty, OutlierSpec, Plane, Prefix, ProbeCheck, ProbeSpec, Protocol, Readmit, ServiceSpec,
     Slot, Target,
 };
+use crate::rollout::{Gate, GateCheck, RolloutSpec, Step, Strategy};
 
 /// Elements of a list that are shown one by one.
 const LISTED_MAX_COUNT: usize = 8;
@@ -28,7 +29,7 @@ pub fn diff(old: &ServiceSpec, new: &ServiceSpec) -> Vec<ConfigChange> {
         let (before, after) = (show(old), show(new));
         (before != after).then_some((before, after))
     };
-    let rows: [(&str, Option<BeforeAfter>); 17] = [
+    let rows: [(&str, Option<BeforeAfter>); 21] = [
         ("service.vip", lists(vips)),
         ("service.protocol", plain(|spec| protocol(spec.protocol))),
         ("service.plane", plain(|spec| plane(spec.plane))),
@@ -58,6 +59,22 @@ pub fn diff(old: &ServiceSpec, new: &ServiceSpec) -> Vec<ConfigChange> {
             "rollback.established",
             plain(|spec| established(spec.rollback_established)),
         ),
+        (
+            "rollback.cooldown",
+            plain(|spec| millis(spec.rollout.rest.cooldown_ms)),
+        ),
+        (
+            "rollback.keep_warm",
+            plain(|spec| millis(spec.rollout.rest.keep_warm_ms)),
+        ),
+        ("rollout", plain(|spec| rollout(&spec.rollout))),
+        (
+            "gate",
+            plain(|spec| {
+                let gates = spec.rollout.rest.gates.iter().map(gate);
+                gates.collect::<Vec<_>>().join(", ")
+            }),
+        ),
     ];
     rows.into_iter()
         .filter_map(|(key, change)| {
@@ -84,6 +101,9 @@ fn remark(key: &str) -> &'static str {
         }
         "service.default_slot" => {
             "traffic stays where it is; a start that finds no state will use it"
+        }
+        "rollback.cooldown" | "rollback.keep_warm" | "rollout" | "gate" => {
+            "for rollouts that begin from now on"
         }
         _ => "",
     }
@@ -310,6 +330,69 @@ fn breaker(spec: &BreakerSpec) -> String {
         spec.min_sources,
         format_duration(spec.settle),
         trusted.join(", ")
+    )
+}
+
+fn millis(ms: u64) -> String {
+    duration(std::time::Duration::from_millis(ms))
+}
+
+fn rollout(spec: &RolloutSpec) -> String {
+    let details = match &spec.strategy {
+        Strategy::Canary(steps) => {
+            let steps: Vec<_> = steps.iter().map(step).collect();
+            format!("steps = [{}]", steps.join(", "))
+        }
+        Strategy::Linear { add_bp, every_ms } => format!(
+            "add = {}, bake = {}",
+            f64::from(*add_bp) / 100.0,
+            millis(*every_ms)
+        ),
+        Strategy::Rolling {
+            max_surge,
+            max_unavailable,
+            bake_ms,
+        } => format!(
+            "max_surge = {max_surge}, max_unavailable = {max_unavailable}, bake = {}",
+            millis(*bake_ms)
+        ),
+        Strategy::Ab { weight_bp } => format!("weight = {}", f64::from(*weight_bp) / 100.0),
+        Strategy::BlueGreen | Strategy::Recreate { .. } | Strategy::Cohort { .. } => String::new(),
+    };
+    let separator = if details.is_empty() { "" } else { ", " };
+    format!(
+        "{{ strategy = \"{}\"{separator}{details}, watch = {}, progress_deadline = {}, warm = {}, \
+         unready = {} }}",
+        spec.name,
+        millis(spec.rest.watch_ms),
+        millis(spec.rest.limits.progress_ms),
+        millis(spec.rest.limits.warm_ms),
+        millis(spec.rest.limits.unready_ms)
+    )
+}
+
+fn step(step: &Step) -> String {
+    format!(
+        "{{ weight = {}, bake = {}{} }}",
+        f64::from(step.share.weight_bp) / 100.0,
+        millis(step.bake_ms),
+        if step.is_manual { ", pause = true" } else { "" }
+    )
+}
+
+fn gate(gate: &Gate) -> String {
+    let asks = match &gate.check {
+        GateCheck::Http(url) => format!("http = {url:?}"),
+        GateCheck::Exec(arguments) => format!("exec = {arguments:?}"),
+        GateCheck::File(path) => format!("file = {path:?}"),
+        GateCheck::Manual => "manual = true".to_owned(),
+    };
+    format!(
+        "{{ name = \"{}\", at = \"{}\", {asks}, timeout = {}, retries = {} }}",
+        gate.name,
+        gate.at,
+        millis(gate.timeout_ms),
+        gate.retries_count
     )
 }
 

@@ -137,6 +137,28 @@ impl<'d> Field<'d> {
         number
     }
 
+    /// A percentage to a hundredth, as basis points within a range.
+    pub fn percent_bp(&self, range: RangeInclusive<u16>, report: &mut Report<'_>) -> Option<u16> {
+        let value = self.value.get_ref();
+        let text = value.as_integer().map(|integer| integer.as_str());
+        let text = text.or_else(|| value.as_float().map(|float| float.as_str()));
+        let text = self.expect(text, "a percentage", report)?;
+        let found = basis_points(text).filter(|bp| range.contains(bp));
+        if found.is_none() {
+            let [least, most] = [range.start(), range.end()].map(|bp| f64::from(*bp) / 100.0);
+            report.value(
+                &self.at(),
+                format!(
+                    "`{}` must be {least} to {most} percent in hundredths, found {}",
+                    self.path,
+                    cut(text)
+                ),
+                format!("for example: {}", self.example),
+            );
+        }
+        found
+    }
+
     /// A duration within a range.
     pub fn duration(
         &self,
@@ -219,6 +241,20 @@ impl<'d> Field<'d> {
         );
         None
     }
+}
+
+/// `12.5` as 1250; nothing but digits, with at most two behind the point.
+fn basis_points(text: &str) -> Option<u16> {
+    let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
+    let is_plain = |digits: &str| {
+        !digits.is_empty() && digits.len() <= 3 && digits.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    if !is_plain(whole) || !is_plain(part) || part.len() > 2 {
+        return None;
+    }
+    let part = format!("{part:0<2}");
+    let hundred: u16 = whole.parse().ok()?;
+    hundred.checked_mul(100)?.checked_add(part.parse().ok()?)
 }
 
 /// What a value is, with its article.

@@ -98,6 +98,11 @@ impl<'t> Report<'t> {
         });
     }
 
+    /// Whether nothing is wrong so far.
+    pub fn is_clean(&self) -> bool {
+        self.problems.is_empty()
+    }
+
     /// The line something stands in.
     pub fn line(&self, at: &Range<usize>) -> u32 {
         self.lines.line(at.start)

@@ -50,6 +50,9 @@ pub(super) const SERVICE_FILE: FileKind = &[
     &service::BREAKER,
     &service::DRAIN,
     &service::ROLLBACK,
+    &service::ROLLOUT,
+    &service::STEP,
+    &service::GATE,
 ];
 
 /// Tables of the node file.
@@ -81,9 +84,9 @@ pub(super) mod service {
             Key::new("breaker", "[breaker]"),
             Key::new("drain", "[drain]"),
             Key::new("rollback", "[rollback]"),
-            Key::later("rollout"),
+            Key::new("rollout", "[rollout]"),
             Key::later("analysis"),
-            Key::later("gate"),
+            Key::new("gate", "[[gate]]"),
         ],
     };
     pub const SERVICE: Table = Table {
@@ -180,8 +183,49 @@ pub(super) mod service {
         path: "rollback",
         keys: &[
             Key::new("established", "established = \"drain\""),
-            Key::later("cooldown"),
-            Key::later("keep_warm"),
+            Key::new("cooldown", "cooldown = \"30m\""),
+            Key::new("keep_warm", "keep_warm = \"24h\""),
+        ],
+    };
+    pub const ROLLOUT: Table = Table {
+        path: "rollout",
+        keys: &[
+            Key::new("strategy", "strategy = \"canary\""),
+            Key::new(
+                "steps",
+                "steps = [{ weight = 5, bake = \"5m\" }, { weight = 50 }]",
+            ),
+            Key::new("bake", "bake = \"5m\""),
+            Key::new("add", "add = 10"),
+            Key::new("max_surge", "max_surge = \"25%\""),
+            Key::new("max_unavailable", "max_unavailable = 0"),
+            Key::new("downtime", "downtime = \"accepted\""),
+            Key::new("weight", "weight = 50"),
+            Key::new("watch", "watch = \"1h\""),
+            Key::new("progress_deadline", "progress_deadline = \"2h\""),
+            Key::new("warm", "warm = \"5m\""),
+            Key::new("unready", "unready = \"1m\""),
+        ],
+    };
+    pub const STEP: Table = Table {
+        path: "rollout.steps",
+        keys: &[
+            Key::new("weight", "{ weight = 5, bake = \"5m\" }"),
+            Key::new("bake", "{ weight = 5, bake = \"5m\" }"),
+            Key::new("pause", "{ pause = true }"),
+        ],
+    };
+    pub const GATE: Table = Table {
+        path: "gate",
+        keys: &[
+            Key::new("at", "at = \"pre-traffic\""),
+            Key::new("name", "name = \"smoke\""),
+            Key::new("http", "http = \"http://127.0.0.1:8080/smoke\""),
+            Key::new("exec", "exec = [\"/usr/local/bin/smoke\", \"{{version}}\"]"),
+            Key::new("file", "file = \"/run/orders/go\""),
+            Key::new("manual", "manual = true"),
+            Key::new("timeout", "timeout = \"30s\""),
+            Key::new("retries", "retries = 2"),
         ],
     };
 }

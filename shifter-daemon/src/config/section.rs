@@ -191,7 +191,10 @@ impl<'d> Section<'d> {
             .kind
             .iter()
             .filter(|table| !table.path.is_empty() && table.keys.iter().any(has))
-            .map(|table| format!("[{}]", table.path))
+            .map(|table| match table.path {
+                path @ ("interface" | "target" | "gate") => format!("[[{path}]]"),
+                path => format!("[{path}]"),
+            })
             .collect();
         (!homes.is_empty()).then(|| homes.join(" or "))
     }

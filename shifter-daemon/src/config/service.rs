@@ -8,9 +8,9 @@ use toml::Spanned;
 use super::{
     address, breaker,
     field::Field,
-    outlier, probe, relations,
+    gate, outlier, probe, relations,
     report::{Report, shown},
-    schema,
+    rollout, schema,
     section::Section,
     slot::{self, SlotRead},
     syntax, target,
@@ -18,6 +18,7 @@ use super::{
 use crate::model::{
     Affinity, EstablishedPolicy, OnEmpty, Plane, Protocol, Readmit, ServiceSpec, Slot, SlotSpec,
 };
+use crate::rollout::Strategy;
 
 const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
 const DRAIN_TIMEOUT_MIN: Duration = Duration::from_secs(1);
@@ -51,6 +52,7 @@ impl ServiceFile {
         let tree = syntax::parse(text, &mut report);
         let top = Section::top(schema::SERVICE_FILE, tree.get_ref(), &mut report);
         let read = read(file, text, &top, &mut report);
+        fits_the_service(&read.spec, &top, &mut report);
         report.finish(read)
     }
 }
@@ -128,6 +130,22 @@ fn read(file: &str, text: &str, top: &Section<'_>, report: &mut Report<'_>) -> S
     let breaker = top.section("breaker", &schema::service::BREAKER, report);
     let drain = top.section("drain", &schema::service::DRAIN, report);
     let rollback = top.section("rollback", &schema::service::ROLLBACK, report);
+    let mut rollouts = rollout::read(
+        &top.section("rollout", &schema::service::ROLLOUT, report),
+        report,
+    );
+    rollouts.rest.gates = gate::read(top, report);
+    for (key, value) in [
+        ("cooldown", &mut rollouts.rest.cooldown_ms),
+        ("keep_warm", &mut rollouts.rest.keep_warm_ms),
+    ] {
+        let field = rollback.get(key);
+        if let Some(time) =
+            field.and_then(|field| field.duration(Duration::ZERO..=DRAIN_TIMEOUT_MAX, report))
+        {
+            *value = rollout::millis(time);
+        }
+    }
     let starts = |read: &SlotRead| read.backends.iter().map(|b| b.span().start).collect();
     ServiceFile {
         file: file.to_owned(),
@@ -193,7 +211,29 @@ fn read(file: &str, text: &str, top: &Section<'_>, report: &mut Report<'_>) -> S
                 report,
             )
             .unwrap_or_default(),
+            rollout: rollouts,
         },
+    }
+}
+
+/// Whether the rollout's strategy goes with this service, asked of a file without other problems.
+fn fits_the_service(spec: &ServiceSpec, top: &Section<'_>, report: &mut Report<'_>) {
+    let Some(field) = top.get("rollout") else {
+        return;
+    };
+    let has_both = spec.slots.iter().all(|slot| !slot.backends.is_empty());
+    let is_rolling = matches!(spec.rollout.strategy, Strategy::Rolling { .. });
+    // A rolling update counts backends, which may come with the start.
+    if !report.is_clean() || (is_rolling && !has_both) {
+        return;
+    }
+    for slot in Slot::ALL {
+        if let Err(error) = spec.rollout_plan(slot) {
+            let text = error.to_string();
+            let (message, help) = text.split_once(": ").unwrap_or((&text, ""));
+            report.whole(Some(&field.at()), message, help);
+            return;
+        }
     }
 }
 

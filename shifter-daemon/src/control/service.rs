@@ -158,6 +158,7 @@ impl ServiceControl {
             },
             drain_timeout: std::time::Duration::from_secs(60),
             rollback_established: Default::default(),
+            rollout: Default::default(),
         };
         let mut this = Self::new(spec, record, Some(published));
         this.deviation = Some(deviation);

@@ -13,6 +13,7 @@ pub use shifter_common::{
 };
 
 use super::{BreakerSpec, OutlierSpec};
+use crate::rollout::{FrozenPlan, PlanError, RolloutSpec, ServiceShape};
 
 /// All services by name.
 pub type Services = BTreeMap<String, ServiceSpec>;
@@ -54,12 +55,32 @@ pub struct ServiceSpec {
     pub drain_timeout: Duration,
     /// What a rollback does with established flows.
     pub rollback_established: EstablishedPolicy,
+    /// How a version gets its traffic.
+    pub rollout: RolloutSpec,
 }
 
 impl ServiceSpec {
     /// The slot's part of the file.
     pub fn slot(&self, slot: Slot) -> &SlotSpec {
         &self.slots[slot.index() as usize]
+    }
+
+    /// The plan of a rollout to a slot.
+    ///
+    /// # Errors
+    /// Why the strategy does not fit the service, or the plan cannot be carried out.
+    pub fn rollout_plan(&self, new: Slot) -> Result<FrozenPlan, PlanError> {
+        let count = |slot| u32::try_from(self.slot(slot).backends.len()).unwrap_or(u32::MAX);
+        let shape = ServiceShape {
+            affinity: self.affinity,
+            old_count: count(new.other()),
+            new_count: count(new),
+        };
+        let mut spec = self.rollout.clone();
+        let drain_ms = u64::try_from(self.drain_timeout.as_millis());
+        spec.rest.limits.drain_ms = drain_ms.unwrap_or(u64::MAX);
+        spec.rest.established = self.rollback_established;
+        spec.plan(&shape)
     }
 }
 

@@ -14,6 +14,7 @@ mod admission;
 mod cidr;
 mod event;
 mod fault;
+mod forecast;
 mod freeze;
 mod gate;
 mod label;
@@ -26,6 +27,7 @@ mod refused;
 mod rolling;
 mod run;
 mod share;
+mod spec;
 mod strategy;
 #[cfg(test)]
 mod tests;
@@ -36,6 +38,7 @@ pub use cidr::{Cidr, CidrError};
 pub use event::{
     Act, Command, Done, Effect, Event, GateAnswer, Order, Seen, SlotFlows, Transition, Verb,
 };
+pub use forecast::{Forecast, forecast};
 pub use freeze::{FreezeError, FreezeWindow};
 pub use gate::{Gate, GateCheck, GatePoint};
 pub use label::{Label, LabelError};
@@ -56,5 +59,6 @@ pub use refused::Refused;
 pub use rolling::{Batch, Portion, batches};
 pub use run::{Ran, Shell, run};
 pub use share::Share;
+pub use spec::{BAKE_DEFAULT_MS, RolloutSpec};
 pub use strategy::{Composed, ServiceShape, Strategy, compose};
 pub use time::{Now, OBSERVED_GAP_MAX_MS, Stopwatch};

@@ -107,6 +107,23 @@ fn each_changed_key_of_a_service_is_told_once() {
         ),
         (
             "[slot.b]",
+            "[rollback]\ncooldown = \"1m\"\nkeep_warm = \"0s\"\n[rollout]\nsteps = [{ weight = 0.5 }, \
+             { pause = true }]\n[[gate]]\nat = \"each-step\"\nfile = \"/go\"\n[slot.b]",
+            &[
+                "orders rollback.cooldown: \"30m\" -> \"1m\" Now (for rollouts that begin from now on)",
+                "orders rollback.keep_warm: \"24h\" -> \"0s\" Now (for rollouts that begin from now on)",
+                "orders rollout: { strategy = \"5-20-50\", steps = [{ weight = 5, bake = \"5m\" }, \
+                 { weight = 20, bake = \"5m\" }, { weight = 50, bake = \"5m\" }], watch = \"1h\", \
+                 progress_deadline = \"2h\", warm = \"5m\", unready = \"1m\" } -> { strategy = \"canary\", \
+                 steps = [{ weight = 0.5, bake = \"5m\", pause = true }], watch = \"1h\", \
+                 progress_deadline = \"2h\", warm = \"5m\", unready = \"1m\" } Now (for rollouts that begin \
+                 from now on)",
+                "orders gate:  -> { name = \"each-step\", at = \"each-step\", file = \"/go\", \
+                 timeout = \"30s\", retries = 0 } Now (for rollouts that begin from now on)",
+            ],
+        ),
+        (
+            "[slot.b]",
             "[[target]]\nfrom = [\"10.7.0.0/16\", \"10.0.0.0/8\"]\nto = \"canary\"\n[[target]]\n\
              from = \"10.1.0.0/16\"\nto = \"baseline\"\n[slot.b]",
             &[

@@ -52,6 +52,8 @@ fn section(path: &str) -> &'static str {
         "slot.a" => "### `[slot.a]`, `[slot.b]`".to_owned(),
         "slot.a.backends" => "#### A backend".to_owned(),
         "target" => "### `[[target]]`".to_owned(),
+        "rollout.steps" => "#### `steps`".to_owned(),
+        "gate" => "### `[[gate]]`".to_owned(),
         "probe.readiness" => "#### `readiness`".to_owned(),
         path => format!("### `[{path}]`"),
     };
@@ -89,6 +91,11 @@ fn section_of_reserved_keys() -> &'static str {
         .split("\n## Reserved keys\n")
         .nth(1)
         .expect("the reference has reserved keys")
+}
+
+/// The key of an example `key = value`.
+fn key_of(example: &str) -> &str {
+    example.split(' ').next().unwrap_or_default()
 }
 
 /// Each example of a key, as shown in a message, is right where it belongs.
@@ -133,6 +140,39 @@ fn the_examples_in_messages_are_good() {
                     line("from", "from = \"10.0.0.0/8\""),
                     line("to", "to = \"baseline\"")
                 ));
+            }
+            "rollout" => {
+                let strategy = match key_of(example) {
+                    "add" => "linear",
+                    "max_surge" | "max_unavailable" => "rolling",
+                    "downtime" => "recreate",
+                    "weight" => "ab",
+                    _ => "canary",
+                };
+                text = text.replace("[slot.a]", "affinity = \"client\"\n[slot.a]");
+                let strategy = good("strategy", &format!("strategy = \"{strategy}\""));
+                text.push_str(&format!("\n[rollout]\n{strategy}"));
+                if !example.starts_with("strategy") {
+                    text.push_str(&format!("\n{example}"));
+                }
+            }
+            "rollout.steps" => {
+                text.push_str(&format!(
+                    "\n[rollout]\nsteps = [{{ weight = 1 }}, {example}]"
+                ));
+            }
+            "gate" => {
+                let asks = ["http", "exec", "file", "manual"].contains(&key_of(example));
+                let other = if asks {
+                    "at = \"each-step\""
+                } else {
+                    "manual = true"
+                };
+                let at = good("at", if asks { "" } else { "at = \"each-step\"" });
+                text.push_str(&format!("\n[[gate]]\n{at}\n{other}"));
+                if !example.starts_with("at ") {
+                    text.push_str(&format!("\n{example}"));
+                }
             }
             "probe" | "outlier" | "breaker" | "drain" | "rollback" => {
                 text.push_str(&format!("\n[{path}]\n{example}"))

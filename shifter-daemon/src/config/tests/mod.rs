@@ -4,6 +4,7 @@ mod conflicts;
 mod differences;
 mod documents;
 mod problems;
+mod rollouts;
 mod specs;
 
 use super::Diagnostic;

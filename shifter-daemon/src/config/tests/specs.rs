@@ -61,6 +61,7 @@ fn smallest() -> ServiceSpec {
         breaker: Default::default(),
         drain_timeout: Duration::from_secs(60),
         rollback_established: EstablishedPolicy::Drain,
+        rollout: Default::default(),
     }
 }
 
