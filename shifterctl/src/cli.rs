@@ -132,6 +132,16 @@ pub enum Command {
         service: String,
     },
 
+    /// Show what a rollout to a version would do, and when; nothing is started
+    Plan {
+        /// Name of the service
+        #[arg(value_parser = service)]
+        service: String,
+        /// Label of the version, such as 3.2.0
+        #[arg(value_parser = version)]
+        version: String,
+    },
+
     /// Check the files, as shifterd does at its start
     Lint {
         /// Node files [default: the installed one]
@@ -178,6 +188,18 @@ pub struct Status {
 fn service(text: &str) -> Result<String, String> {
     if text.is_empty() {
         return Err("a service has a name\nhelp: see which there are: shifterctl status".into());
+    }
+    Ok(text.to_owned())
+}
+
+fn version(text: &str) -> Result<String, String> {
+    let may = |byte: u8| byte.is_ascii_alphanumeric() || b"._+-".contains(&byte);
+    if text.is_empty() || text.len() > 64 || !text.bytes().all(may) {
+        return Err(
+            "it cannot name a version\nhelp: use 1 to 64 letters, digits, \".\", \"_\", \"+\" \
+                    and \"-\", such as 3.2.0"
+                .into(),
+        );
     }
     Ok(text.to_owned())
 }

@@ -3,8 +3,8 @@
 use clap::CommandFactory;
 use serde::Serialize;
 use shifter_common::wire::{
-    ApplyReport, Bypass, Changed, Detach, Detached, Drain, Effect, Flows, Rollback, ServiceStatus,
-    SetWeight, Status,
+    ApplyReport, Bypass, Changed, Detach, Detached, Drain, Effect, Flows, PlannedRollout, Rollback,
+    ServiceStatus, SetWeight, Status,
 };
 
 use crate::{
@@ -96,6 +96,11 @@ async fn execute(client: &Client, output: Output, command: Command) -> Result<()
             put(output, &service.breaker, |view| {
                 render::explain(view, &service)
             })
+        }
+        Command::Plan { service, version } => {
+            let rest = format!("/plan/{}", segment(&version));
+            let plan: PlannedRollout = client.get(&path(&service, &rest)).await?;
+            put(output, &plan, |view| render::plan(view, &plan))
         }
         Command::Detach { force } => {
             let detached: Detached = client.post("/v1/detach", &Detach { force }).await?;

@@ -5,6 +5,7 @@
 //! | `GET /v1/status` | | [`Status`] |
 //! | `GET /v1/services/{service}` | | [`ServiceStatus`] |
 //! | `GET /v1/services/{service}/flows?limit=N` | | [`Flows`] |
+//! | `GET /v1/services/{service}/plan/{version}` | | [`PlannedRollout`] |
 //! | `POST /v1/apply` | | [`ApplyReport`] |
 //! | `POST /v1/services/{service}/weight` | [`SetWeight`] | [`Changed`] |
 //! | `POST /v1/services/{service}/rollback` | [`Rollback`] | [`Changed`] |
@@ -16,11 +17,13 @@
 mod breaker;
 mod command;
 mod local;
+mod plan;
 mod status;
 
 pub use breaker::*;
 pub use command::*;
 pub use local::*;
+pub use plan::*;
 pub use status::*;
 
 pub use crate::{

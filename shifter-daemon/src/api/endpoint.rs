@@ -3,7 +3,7 @@
 use shifter_common::wire::Refusal;
 
 use super::{Right, body, refused::bad_request};
-use crate::driver::Request;
+use crate::{driver::Request, rollout::Label};
 
 /// Flows shown unless the client says how many.
 const FLOWS_DEFAULT_COUNT: usize = 100;
@@ -19,6 +19,8 @@ pub enum Endpoint {
     Service,
     /// Flows of a service.
     Flows,
+    /// What a rollout would do.
+    Plan,
     /// Read the service files again.
     Apply,
     /// Change the canary's weight.
@@ -38,6 +40,8 @@ pub enum Endpoint {
 pub(super) struct Parts<'a> {
     /// `{service}` of the path, decoded.
     pub service: &'a str,
+    /// `{version}` of the path, decoded.
+    pub version: &'a str,
     /// What follows the question mark.
     pub query: &'a str,
     /// The header of this name.
@@ -52,6 +56,7 @@ impl Endpoint {
         Self::Status,
         Self::Service,
         Self::Flows,
+        Self::Plan,
         Self::Apply,
         Self::Weight,
         Self::Rollback,
@@ -66,6 +71,7 @@ impl Endpoint {
             Self::Status => "/v1/status",
             Self::Service => "/v1/services/{service}",
             Self::Flows => "/v1/services/{service}/flows",
+            Self::Plan => "/v1/services/{service}/plan/{version}",
             Self::Apply => "/v1/apply",
             Self::Weight => "/v1/services/{service}/weight",
             Self::Rollback => "/v1/services/{service}/rollback",
@@ -86,7 +92,7 @@ impl Endpoint {
     /// What the caller needs.
     pub const fn right(self) -> Right {
         match self {
-            Self::Status | Self::Service | Self::Flows => Right::Read,
+            Self::Status | Self::Service | Self::Flows | Self::Plan => Right::Read,
             Self::Apply
             | Self::Weight
             | Self::Rollback
@@ -101,6 +107,7 @@ impl Endpoint {
         match self {
             Self::Status | Self::Service => "status",
             Self::Flows => "flows",
+            Self::Plan => "plan",
             Self::Apply => "apply",
             Self::Weight => "set-weight",
             Self::Rollback => "rollback",
@@ -123,6 +130,7 @@ impl Endpoint {
     pub(super) fn decode(self, parts: Parts<'_>) -> Result<Request, Refusal> {
         let Parts {
             service,
+            version,
             query,
             content_type,
             body,
@@ -144,6 +152,7 @@ impl Endpoint {
             Self::Status => Request::Status,
             Self::Service => Request::Service(service),
             Self::Flows => Request::Flows(service, flows_limit(query)?),
+            Self::Plan => Request::Plan(service, label(version)?),
             Self::Apply => {
                 body::decode::<serde_json::Value>(&body::NOTHING, content_type, body)?;
                 Request::Apply
@@ -162,6 +171,15 @@ impl Endpoint {
             Self::Detach => Request::Detach(body::decode(&body::DETACH, content_type, body)?),
         })
     }
+}
+
+fn label(version: &str) -> Result<Label, Refusal> {
+    version.parse().map_err(|_| {
+        bad_request(
+            format!("`{}` cannot name a version", body::shorten(version)),
+            "use 1 to 64 letters, digits, \".\", \"_\", \"+\" and \"-\", such as 3.2.0",
+        )
+    })
 }
 
 fn flows_limit(query: &str) -> Result<usize, Refusal> {
@@ -204,6 +222,7 @@ mod tests {
         let body = body.as_bytes();
         endpoint.decode(Parts {
             service: "orders",
+            version: "3.2.0",
             query,
             content_type: JSON,
             body,
@@ -223,6 +242,12 @@ mod tests {
                 "&limit=10000&",
                 "",
                 Request::Flows(orders(), 10_000),
+            ),
+            (
+                Endpoint::Plan,
+                "",
+                "",
+                Request::Plan(orders(), "3.2.0".parse().unwrap()),
             ),
             (Endpoint::Apply, "", "", Request::Apply),
             (Endpoint::Apply, "", "{}", Request::Apply),

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 use shifter_common::wire::{
     ApplyReport, Bypass, Changed, ConfigChange, Detach, Detached, Diagnostic, Drain, Effect, Flow,
-    Flows, Phase, Refusal, Rollback, SetWeight, Slot,
+    Flows, Phase, PlannedRollout, PlannedStep, Refusal, Rollback, SetWeight, Slot,
 };
 
 use super::{Endpoint, Right, http_status};
@@ -76,6 +76,20 @@ fn samples() -> Vec<(&'static str, Value)> {
         flows_reset_count: 0,
         notes: vec![],
     };
+    let planned = PlannedRollout {
+        service: String::new(),
+        version: String::new(),
+        slot: Slot::A,
+        strategy: String::new(),
+        hash: String::new(),
+        lasts_ms: 0,
+        steps: vec![PlannedStep {
+            at_ms: 0,
+            lasts_ms: 0,
+            what: String::new(),
+        }],
+        notes: vec![],
+    };
     let refusal = Refusal {
         code: String::new(),
         message: String::new(),
@@ -98,6 +112,8 @@ fn samples() -> Vec<(&'static str, Value)> {
         row("Status", &status),
         row("Flow", flow),
         row("Flows", Flows::default()),
+        row("PlannedRollout", &planned),
+        row("PlannedStep", &planned.steps[0]),
         row("SetWeight", SetWeight { weight_bp: 0 }),
         row("Rollback", Rollback::default()),
         row(
@@ -127,6 +143,7 @@ fn the_document_has_each_route_with_its_bodies_and_no_other() {
         (Endpoint::Status, None, "Status"),
         (Endpoint::Service, None, "ServiceStatus"),
         (Endpoint::Flows, None, "Flows"),
+        (Endpoint::Plan, None, "PlannedRollout"),
         (Endpoint::Apply, None, "ApplyReport"),
         (Endpoint::Weight, Some("SetWeight"), "Changed"),
         (Endpoint::Rollback, Some("Rollback"), "Changed"),
@@ -166,7 +183,7 @@ fn the_document_has_each_route_with_its_bodies_and_no_other() {
         let changes = endpoint.right() == Right::Change;
         assert_eq!(
             responses.contains_key("409"),
-            changes && endpoint != Endpoint::Apply
+            (changes && endpoint != Endpoint::Apply) || endpoint == Endpoint::Plan
         );
     }
     for path in document["paths"].as_object().unwrap().keys() {
@@ -279,7 +296,10 @@ fn the_reference_has_each_route_field_and_an_example() {
         let section = section.split("\n### ").next().unwrap();
         let url = format!(
             "http://localhost{}",
-            endpoint.path().replace("{service}", "orders")
+            endpoint
+                .path()
+                .replace("{service}", "orders")
+                .replace("{version}", "3.2.0")
         );
         assert!(section.contains(&url), "{heading} has no curl example");
     }

@@ -154,10 +154,16 @@ async fn answer(
             format!("the path is {}", endpoint.path()),
         )
     })?;
+    let path_value = |key: &str| {
+        let mut values = path.0.iter();
+        let found = values.find(|(name, _)| name == key);
+        found.map_or("", |(_, value)| value)
+    };
     let (head, body) = request.into_parts();
     let body = read(body, shared.limits).await?;
     let request = endpoint.decode(Parts {
-        service: path.0.first().map_or("", |(_, service)| service),
+        service: path_value("service"),
+        version: path_value("version"),
         query: head.uri.query().unwrap_or_default(),
         content_type: head
             .headers
@@ -224,9 +230,11 @@ async fn change(
 /// What a changing request asks for, on one line: names come from clients, so they are quoted.
 fn asked(request: &Request) -> String {
     match request {
-        Request::Status | Request::Service(_) | Request::Flows(..) | Request::LookAtListeners => {
-            String::new()
-        }
+        Request::Status
+        | Request::Service(_)
+        | Request::Flows(..)
+        | Request::Plan(..)
+        | Request::LookAtListeners => String::new(),
         Request::Apply => "files".into(),
         Request::SetWeight(service, set) => format!("{service:?} weight_bp={}", set.weight_bp),
         Request::Rollback(service, rollback) => match rollback.established {
@@ -246,6 +254,7 @@ fn reply_response(reply: &Reply) -> Response {
         Reply::Status(status) => json(StatusCode::OK, status),
         Reply::Service(service) => json(StatusCode::OK, service),
         Reply::Flows(flows) => json(StatusCode::OK, flows),
+        Reply::Planned(plan) => json(StatusCode::OK, plan),
         Reply::Applied(report) => json(StatusCode::OK, report),
         Reply::Changed(changed) => json(StatusCode::OK, changed),
         Reply::Detached(detached) => json(StatusCode::OK, detached),

@@ -60,6 +60,10 @@ impl Driver {
             Request::Status => self.answer_status(reply),
             Request::Service(name) => self.answer_service(&name, reply),
             Request::Flows(name, limit) => self.answer_flows(&name, limit, reply),
+            Request::Plan(name, version) => {
+                let result = self.plan(&name, &version);
+                send(reply, result.map(|plan| Reply::Planned(Box::new(plan))));
+            }
             Request::Apply => send(reply, Ok(Reply::Applied(self.apply(&by, arrived)))),
             Request::SetWeight(name, body) => {
                 let result = self.set_weight(&name, &body, &by, arrived);

@@ -2,9 +2,10 @@
 
 use std::time::Instant;
 
+use crate::rollout::Label;
 use shifter_common::wire::{
-    ApplyReport, Bypass, Changed, Detach, Detached, Drain, Flows, Refusal, Rollback, ServiceStatus,
-    SetWeight, Status,
+    ApplyReport, Bypass, Changed, Detach, Detached, Drain, Flows, PlannedRollout, Refusal,
+    Rollback, ServiceStatus, SetWeight, Status,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -32,6 +33,8 @@ pub enum Request {
     Service(String),
     /// Flows of a service, at most this many.
     Flows(String, usize),
+    /// What a rollout to this version would do.
+    Plan(String, Label),
     /// Read the service files again and put them in force.
     Apply,
     /// Change the canary's weight.
@@ -57,6 +60,8 @@ pub enum Reply {
     Service(Box<ServiceStatus>),
     /// To [`Request::Flows`].
     Flows(Flows),
+    /// To [`Request::Plan`].
+    Planned(Box<PlannedRollout>),
     /// To [`Request::Apply`].
     Applied(ApplyReport),
     /// To the requests that change one service.

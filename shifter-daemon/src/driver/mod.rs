@@ -12,6 +12,7 @@ mod handle;
 mod inbox;
 mod listeners;
 mod outliers;
+mod plan;
 mod publication;
 mod readiness;
 mod refusal;

@@ -2,11 +2,11 @@
 
 use serde::de::DeserializeOwned;
 use shifter_common::wire::{
-    ApplyReport, Changed, Detached, Flows, LocalClientsStatus, Slot, Status,
+    ApplyReport, Changed, Detached, Flows, LocalClientsStatus, PlannedRollout, Slot, Status,
 };
 
 use super::{
-    View, WIDTH, apply, apply_problems, changed, detached, drained, explain, flows, status,
+    View, WIDTH, apply, apply_problems, changed, detached, drained, explain, flows, plan, status,
 };
 
 /// 2026-11-21 14:03:22, in UTC and without colour.
@@ -65,6 +65,7 @@ fn rows() -> Vec<((&'static str, &'static str), String)> {
         notes: vec![],
         ..change.clone()
     };
+    let planned: PlannedRollout = data(include_str!("../../tests/data/plan.json"));
     let off: Detached = data(include_str!("../../tests/data/detached.json"));
     let full = full_status();
     let bare = Status {
@@ -90,6 +91,7 @@ fn rows() -> Vec<((&'static str, &'static str), String)> {
         .collect();
     vec![
         (golden!("explain"), explained.join("\n")),
+        (golden!("plan"), plan(&VIEW, &planned)),
         (golden!("status"), status(&VIEW, &full, None, None)),
         (
             golden!("status_orders"),

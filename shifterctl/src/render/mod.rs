@@ -9,6 +9,7 @@ mod flows;
 mod interface;
 mod local;
 mod number;
+mod plan;
 mod service;
 mod status;
 mod text;
@@ -23,6 +24,7 @@ pub use clock::Zone;
 pub use explain::explain;
 pub use flows::flows;
 pub use number::counted;
+pub use plan::plan;
 pub use status::status;
 pub use text::problem;
 

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 const STATUS: &str = include_str!("../data/status.json");
 const FLOWS: &str = include_str!("../data/flows.json");
+const PLAN: &str = include_str!("../data/plan.json");
 const CHANGED: &str = include_str!("../data/changed.json");
 const APPLY: &str = include_str!("../data/apply.json");
 const APPLY_CLEAN: &str = include_str!("../data/apply_clean.json");
@@ -100,6 +101,13 @@ fn each_command_asks_for_what_it_says() {
             &["flows", "orders", "--limit", "7"],
             FLOWS,
             "GET /v1/services/orders/flows?limit=7",
+            "",
+            "",
+        ),
+        (
+            &["plan", "orders", "3.2.0+b7"],
+            PLAN,
+            "GET /v1/services/orders/plan/3.2.0%2Bb7",
             "",
             "",
         ),

@@ -245,6 +245,12 @@ fn a_command_line_that_is_wrong() {
             percent("0,5", "a decimal comma", "write 0.5"),
         ),
         (
+            &["plan", "orders", "3 2"],
+            "error: invalid value '3 2' for '<VERSION>': it cannot name a version
+             help: use 1 to 64 letters, digits, \".\", \"_\", \"+\" and \"-\", such as 3.2.0"
+                .into(),
+        ),
+        (
             &["set-weight", "", "5"],
             "error: invalid value '' for '<SERVICE>': a service has a name
              help: see which there are: shifterctl status"

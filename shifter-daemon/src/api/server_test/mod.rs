@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use shifter_common::wire::{
-    ApplyReport, Bypass, Changed, Detach, Detached, Drain, Flows, Refusal, Rollback, SetWeight,
-    Slot,
+    ApplyReport, Bypass, Changed, Detach, Detached, Drain, Flows, PlannedRollout, Refusal,
+    Rollback, SetWeight, Slot,
 };
 
 use self::world::{World, ada, ada_may, changed, exchange, flows};
@@ -36,6 +36,11 @@ async fn every_endpoint_asks_the_driver_as_the_user_and_sends_its_answer() {
             .json::<Flows>(200),
         flows()
     );
+    let plan: PlannedRollout = world
+        .get("/v1/services/orders/plan/3.2.0%2Bb7")
+        .await
+        .json(200);
+    assert_eq!((plan.version.as_str(), plan.slot), ("3.2.0+b7", Slot::B));
     let report: ApplyReport = world.post("/v1/apply", "").await.json(200);
     assert_eq!(report, ApplyReport::default());
     for (verb, body) in [
@@ -60,6 +65,7 @@ async fn every_endpoint_asks_the_driver_as_the_user_and_sends_its_answer() {
         Request::Status,
         Request::Service(orders()),
         Request::Flows(orders(), 5),
+        Request::Plan(orders(), "3.2.0+b7".parse().unwrap()),
         Request::Apply,
         Request::SetWeight(orders(), SetWeight { weight_bp: 500 }),
         Request::Rollback(orders(), Rollback::default()),
@@ -98,10 +104,26 @@ async fn refusals_of_the_driver_keep_their_words_and_get_their_status() {
 }
 
 #[tokio::test]
+async fn a_version_that_is_no_label_is_refused() {
+    let refusal: Refusal = World::quick()
+        .get("/v1/services/orders/plan/3%202")
+        .await
+        .json(400);
+    assert_eq!(
+        (refusal.message.as_str(), refusal.help.as_str()),
+        (
+            "`3 2` cannot name a version",
+            "use 1 to 64 letters, digits, \".\", \"_\", \"+\" and \"-\", such as 3.2.0"
+        )
+    );
+}
+
+#[tokio::test]
 async fn what_the_driver_never_hears_of() {
     let world = World::quick();
     let list = "paths: GET /v1/status, GET /v1/services/{service}, \
-                GET /v1/services/{service}/flows, POST /v1/apply, \
+                GET /v1/services/{service}/flows, GET /v1/services/{service}/plan/{version}, \
+                POST /v1/apply, \
                 POST /v1/services/{service}/weight, POST /v1/services/{service}/rollback, \
                 POST /v1/services/{service}/drain, POST /v1/services/{service}/bypass, \
                 POST /v1/detach";

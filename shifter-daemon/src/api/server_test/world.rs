@@ -7,7 +7,7 @@ use std::{
 };
 
 use shifter_common::wire::{
-    ApplyReport, Changed, Detach, Detached, Flow, Flows, Phase, Refusal, Slot,
+    ApplyReport, Changed, Detach, Detached, Flow, Flows, Phase, PlannedRollout, Refusal, Slot,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -80,6 +80,19 @@ pub(super) fn answer(request: &Request) -> Result<Reply, Refusal> {
             Reply::Service(Box::new(sample::status().services.remove(0))),
         ),
         Request::Flows(s, _) => known(s, Reply::Flows(flows())),
+        Request::Plan(s, version) => known(
+            s,
+            Reply::Planned(Box::new(PlannedRollout {
+                service: s.clone(),
+                version: version.to_string(),
+                slot: Slot::B,
+                strategy: "blue-green".into(),
+                hash: "00".into(),
+                lasts_ms: 0,
+                steps: Vec::new(),
+                notes: Vec::new(),
+            })),
+        ),
         Request::Apply => Ok(Reply::Applied(ApplyReport::default())),
         Request::LookAtListeners => Ok(Reply::Looked),
         Request::SetWeight(s, _)

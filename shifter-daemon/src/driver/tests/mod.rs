@@ -8,6 +8,7 @@ mod drains;
 mod failures;
 mod flood;
 mod outliers;
+mod planning;
 mod probing;
 mod rollbacks;
 mod session;

@@ -326,6 +326,7 @@ fn request(verb: &str, name: &str, argument: &str) -> Option<Request> {
         }),
         "status" => Request::Status,
         "show" => Request::Service(service),
+        "forecast" => Request::Plan(service, argument.parse().expect("a label")),
         "flows" => Request::Flows(service, 2),
         _ => return None,
     })
@@ -366,6 +367,18 @@ fn words(reply: Result<Reply, Refusal>) -> String {
                 clients.len(),
                 flows.total_count,
                 clients.join(" ")
+            )
+        }
+        Ok(Reply::Planned(plan)) => {
+            let steps = plan.steps.iter().map(|step| step.what.as_str());
+            format!(
+                "{} of {} to slot {} for {} ms: {}; notes: {}",
+                plan.strategy,
+                plan.version,
+                plan.slot,
+                plan.lasts_ms,
+                steps.collect::<Vec<_>>().join(", "),
+                plan.notes.join(", ")
             )
         }
         Ok(Reply::Status(_)) => "a status".into(),

@@ -1,0 +1,43 @@
+//! What a rollout would do, without starting it.
+
+use shifter_common::wire::{PlannedRollout, PlannedStep, Refusal};
+
+use super::{Driver, refusal::refusal};
+use crate::rollout::{Label, forecast};
+
+impl Driver {
+    /// The plan of a rollout that would bring a version to its traffic.
+    pub(super) fn plan(&self, service: &str, version: &Label) -> Result<PlannedRollout, Refusal> {
+        let control = self.known(service)?;
+        let spec = control.spec();
+        let slot = control.record().baseline.other();
+        let frozen = spec.rollout_plan(slot).map_err(|error| {
+            let text = error.to_string();
+            let (message, help) = text.split_once(": ").unwrap_or((&text, ""));
+            refusal("not_eligible", message.to_owned(), help.to_owned())
+        })?;
+        let plan = frozen.plan();
+        let steps: Vec<_> = forecast(plan, version.as_str())
+            .into_iter()
+            .map(|step| PlannedStep {
+                at_ms: step.at_ms,
+                lasts_ms: step.lasts_ms,
+                what: step.what,
+            })
+            .collect();
+        let mut notes = Vec::new();
+        if spec.slot(slot).backends.is_empty() {
+            notes.push(format!("slot {slot} has no backend in the file"));
+        }
+        Ok(PlannedRollout {
+            service: service.to_owned(),
+            version: version.to_string(),
+            slot,
+            strategy: plan.strategy.clone(),
+            hash: frozen.hash().to_owned(),
+            lasts_ms: steps.last().map_or(0, |last| last.at_ms),
+            steps,
+            notes,
+        })
+    }
+}
