@@ -45,3 +45,29 @@ async fn a_slot_without_backends_is_told_or_refused() {
         session.run(&[("forecast orders 2", expected)]).await;
     }
 }
+
+/// Weights set by hand decide which slot is free.
+#[tokio::test(start_paused = true)]
+async fn the_slot_that_serves_is_not_taken() {
+    let file = format!("{ORDERS}\n[rollout]\nstrategy = \"blue-green\"\nwatch = \"0s\"\n");
+    let mut session = Session::start(&[("orders.toml", &file)]);
+    let rest = "start 2 and wait until it is ready, 100 % of new flows to 2, the old version kept ready, \
+                drain the old version's flows; those that do not end continue, done; notes: ";
+    let to =
+        |slot: &str, notes: &str| format!("blue-green of 2 to slot {slot} for 0 ms: {rest}{notes}");
+    session
+        .run(&[
+            ("forecast orders 2", &to("b", "")),
+            ("weight orders 2550", "0 -> 2550, generation 2"),
+            (
+                "forecast orders 2",
+                &to(
+                    "b",
+                    "slot b has 25.5 % of new flows now, set by root (uid 0)",
+                ),
+            ),
+            ("weight orders 10000", "2550 -> 10000, generation 3"),
+            ("forecast orders 2", &to("a", "")),
+        ])
+        .await;
+}
