@@ -197,8 +197,10 @@ pub struct LayoutText(pub [u8; LAYOUT_LEN_BYTES]);
 pub mod setting {
     /// Whether a program says so when it meets tables that contradict each other: 0 or 1.
     pub const LOG_DEFECTS: u32 = 0;
+    /// Offset of `snt_isn` in the kernel's `struct tcp_request_sock`, bytes; 0 if it is not known.
+    pub const SYN_ACK_NUMBER_OFFSET: u32 = 1;
     /// How many settings there are.
-    pub const COUNT: u32 = 1;
+    pub const COUNT: u32 = 2;
 }
 
 /// Indexes into `TABLE_TRAFFIC`. The kernel counts what it adds and what it removes, the daemon what

@@ -116,5 +116,11 @@ pub static TC_PREDECESSOR: ProgramArray = ProgramArray::with_max_entries(predece
 /// Whether a setting is on.
 #[inline(always)]
 pub fn is_set(setting: u32) -> bool {
-    SETTINGS.get(setting).is_some_and(|value| *value != 0)
+    setting_value(setting) != 0
+}
+
+/// The value of a setting.
+#[inline(always)]
+pub fn setting_value(setting: u32) -> u32 {
+    SETTINGS.get(setting).copied().unwrap_or(0)
 }

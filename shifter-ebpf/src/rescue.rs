@@ -8,19 +8,21 @@ use core::ffi::c_void;
 
 use aya_ebpf::{
     bindings::{bpf_sock, bpf_sock_tuple},
-    helpers::generated::{bpf_sk_release, bpf_skc_lookup_tcp, bpf_tcp_check_syncookie},
+    helpers::generated::{
+        bpf_probe_read_kernel, bpf_sk_release, bpf_skc_lookup_tcp, bpf_tcp_check_syncookie,
+    },
     macros::map,
     maps::PerCpuArray,
 };
 use shifter_common::{
-    abi::{BackendEntry, FlowEntry, FlowKey, backend_state, flow_flag},
+    abi::{BackendEntry, FlowEntry, FlowKey, backend_state, flow_flag, setting},
     hash::affinity_hash,
     socket_state::{self as socket, state},
     steering::Slot,
     tcp::{Phase, flag},
 };
 
-use crate::select;
+use crate::{maps, select};
 
 /// `BPF_F_CURRENT_NETNS`: the namespace of the interface.
 const CURRENT_NETNS: u64 = u64::MAX;
@@ -38,8 +40,10 @@ const CANDIDATES: u32 = 4;
 /// slot and phase. The cohort is unknown, hence 0: the flow is no part of a trial any more. The numbers
 /// of the entry are those of the segment.
 ///
-/// A handshake is found too, when a flood has taken its entry: by its SYN cookie, which proves that
-/// the client has seen the SYN/ACK, or by its request socket, which proves nothing yet.
+/// A handshake is found too, when a flood has taken its entry: by its SYN cookie or the number in its
+/// request socket, both of which prove that the client has seen the SYN/ACK. Such a flow can leave the
+/// handshakes at once; among them the flood might evict it again, before the backend's next packet, which
+/// would then leave with the backend's own address.
 ///
 /// Out of line: it is rare, and it would be verified once for each family and caller otherwise.
 #[inline(never)]
@@ -96,6 +100,10 @@ pub struct Scratch {
     ip: [u32; 10],
     /// The TCP header as the backend will see it: ports, numbers, ACK.
     tcp: [u32; 5],
+    /// The number of the backend's SYN/ACK.
+    syn_ack: u32,
+    /// Where the kernel has its socket.
+    socket: u64,
 }
 
 #[map]
@@ -178,6 +186,10 @@ fn prove(ctx: *mut c_void, is_v6: bool, backend: &BackendEntry, scratch: &mut Sc
     // SAFETY: the kernel gave a referenced socket; it translates the access.
     let state = unsafe { (&raw const (*socket).state).read_volatile() };
     let mut is_cookie = false;
+    let mut shown = Shown::Unknown;
+    if state == state::NEW_SYN_RECV {
+        shown = shown_number(socket, scratch);
+    }
     if state == state::LISTEN {
         // SAFETY: the socket is referenced, the headers live during the call and have these lengths.
         is_cookie = unsafe {
@@ -194,10 +206,54 @@ fn prove(ctx: *mut c_void, is_v6: bool, backend: &BackendEntry, scratch: &mut Sc
     unsafe { bpf_sk_release(socket.cast()) };
     match state {
         state::LISTEN if is_cookie => Phase::SynReceived as u32,
-        state::NEW_SYN_RECV => Phase::SynReceived as u32 | UNCONFIRMED,
+        state::NEW_SYN_RECV => match shown {
+            Shown::Right => Phase::SynReceived as u32,
+            Shown::Wrong => NO_PROOF,
+            Shown::Unknown => Phase::SynReceived as u32 | UNCONFIRMED,
+        },
         _ => match socket::phase(state) {
             Some(phase) => phase as u32 | UNCONFIRMED,
             None => NO_PROOF,
         },
+    }
+}
+
+/// What a segment shows that its sender has seen of the backend's SYN/ACK.
+enum Shown {
+    /// Its number.
+    Right,
+    /// Another number: a guess.
+    Wrong,
+    /// This kernel does not say which number is right.
+    Unknown,
+}
+
+/// Whether the segment acknowledges the SYN/ACK that the backend's request socket has sent.
+#[inline(always)]
+fn shown_number(socket: *mut bpf_sock, scratch: &mut Scratch) -> Shown {
+    let offset = maps::setting_value(setting::SYN_ACK_NUMBER_OFFSET);
+    if offset == 0 {
+        return Shown::Unknown;
+    }
+    // VERIFIER: no arithmetic is allowed on a socket's pointer; read back from a map it is a number like
+    // any other.
+    let place = &raw mut scratch.socket;
+    // SAFETY: the helper reads memory of the kernel and fails where there is none; all places are fields
+    // of this CPU's own copy.
+    let is_read = unsafe {
+        place.write_volatile(socket as u64);
+        bpf_probe_read_kernel(
+            (&raw mut scratch.syn_ack).cast(),
+            size_of::<u32>() as u32,
+            place.read_volatile().wrapping_add(u64::from(offset)) as *const c_void,
+        ) == 0
+    };
+    if !is_read {
+        return Shown::Unknown;
+    }
+    if u32::from_be(scratch.tcp[2]) == scratch.syn_ack.wrapping_add(1) {
+        Shown::Right
+    } else {
+        Shown::Wrong
     }
 }

@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use aya::maps::{Array, Map};
 use nix::{
     libc,
     sys::socket::{
@@ -16,7 +17,11 @@ use nix::{
         sockopt,
     },
 };
-use shifter_common::{steering::Slot, verdict::Verdict};
+use shifter_common::{
+    abi::{map, setting},
+    steering::Slot,
+    verdict::Verdict,
+};
 use shifter_daemon::dataplane::{Dataplane as _, ServicePlan};
 use shifter_tests::{flood::Flood, netns::Netns, packet::Packet};
 
@@ -138,6 +143,10 @@ const CASES: &[(&str, fn())] = &[
     (
         "a_lost_handshake_is_a_flow_when_its_backend_says_so",
         a_lost_handshake_is_a_flow_when_its_backend_says_so,
+    ),
+    (
+        "a_request_sockets_number_proves_a_lost_handshake",
+        a_request_sockets_number_proves_a_lost_handshake,
     ),
     (
         "a_cookie_proves_a_lost_handshake",
@@ -527,10 +536,15 @@ impl Capture {
     }
 }
 
-/// A flood has taken the entry of a handshake: the request socket lets its ACK through to the backend,
-/// and only what the backend then says makes it a flow.
+/// A flood has taken the entry of a handshake, and the kernel does not say where a request socket keeps its
+/// number: it lets the ACK through to the backend, and only what the backend then says makes it a flow.
 fn a_lost_handshake_is_a_flow_when_its_backend_says_so() {
     in_a_place(|kernel| {
+        let mut settings =
+            Array::<_, u32>::try_from(Map::Array(kernel.pinned(map::SETTINGS))).expect("numbers");
+        settings
+            .set(setting::SYN_ACK_NUMBER_OFFSET, 0, 0)
+            .expect("a setting");
         let _listener = TcpListener::bind(addr(A)).expect("a backend");
         cookies("0");
         let (client, seq, ack) = half_open();
@@ -565,6 +579,37 @@ fn a_lost_handshake_is_a_flow_when_its_backend_says_so() {
         assert_eq!(ran.verdict, Verdict::SteeredFlow);
         assert_eq!(counts(kernel), (0, 1));
         assert_eq!(counter(kernel, "a.established"), 1);
+    });
+}
+
+/// The number that the request socket keeps is a proof, and the flow is none of the handshakes any more: a
+/// flood cannot take its entry again before the backend answers. A wrong one is none and leaves nothing.
+fn a_request_sockets_number_proves_a_lost_handshake() {
+    in_a_place(|kernel| {
+        let _listener = TcpListener::bind(addr(A)).expect("a backend");
+        cookies("0");
+        let (client, seq, ack) = half_open();
+        let (vip, a) = (addr(V), addr(A));
+        let counts = |kernel: &mut Kernel| {
+            let table = kernel.dataplane().flow_table();
+            let census = table.census().expect("a census");
+            (census.pending_count, census.flows_count)
+        };
+        for wrong in [ack.wrapping_add(1), ack ^ 0x8000_0000, 1] {
+            let guess = Packet::tcp(client, vip).flags(ACK).seq(seq).ack(wrong);
+            let ran = kernel.ingress(&guess.build());
+            assert_eq!(ran.verdict, Verdict::PassNoFlow, "{wrong}");
+        }
+        assert_eq!(counts(kernel), (0, 0));
+        let segment = Packet::tcp(client, vip).flags(ACK).seq(seq).ack(ack);
+        let ran = kernel.ingress(&segment.build());
+        assert_eq!(ran.verdict, Verdict::SteeredRescued);
+        assert_eq!(ran.bytes, segment.to(A).build());
+        assert_eq!(counts(kernel), (0, 1));
+        assert_eq!(counter(kernel, "a.established"), 1);
+        let answer = Packet::tcp(a, client).flags(ACK).seq(ack).ack(seq);
+        let ran = kernel.egress(&answer.build());
+        assert_eq!(ran.verdict, Verdict::SteeredReply);
     });
 }
 

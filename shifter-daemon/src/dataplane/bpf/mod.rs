@@ -5,6 +5,7 @@
 
 mod addr_sets;
 mod breaker;
+mod btf;
 mod carry;
 mod claims;
 mod departure;
@@ -44,7 +45,7 @@ use std::{
 
 use aya::{Ebpf, EbpfLoader, maps::MapData};
 use shifter_common::{
-    abi::{self, BackendCounters, BackendEntry, BackendService, SlotCounters, VipKey},
+    abi::{self, BackendCounters, BackendEntry, BackendService, SlotCounters, VipKey, setting},
     addr::Be16,
     steering::{Slot, SteeringWord},
     wire::{InterfaceStatus, LocalClientsStatus},
@@ -195,8 +196,24 @@ impl BpfDataplane {
             ways: None,
             effort: Effort::default(),
         };
+        this.tell_syn_ack_number()?;
         this.recall()?;
         Ok(this)
+    }
+
+    /// Tells the programs where the kernel keeps the number of a SYN/ACK.
+    fn tell_syn_ack_number(&mut self) -> Result<(), DataplaneError> {
+        let offset = btf::member_offset_bytes("tcp_request_sock", "snt_isn").unwrap_or_else(|error| {
+            tracing::warn!(
+                "a handshake whose entry a flood of SYNs has taken is found again only when its backend \
+                 speaks: {error}; use a kernel with CONFIG_DEBUG_INFO_BTF"
+            );
+            0
+        });
+        self.maps
+            .settings
+            .set(setting::SYN_ACK_NUMBER_OFFSET, offset, 0)
+            .map_err(|error| maps::map_error("writing SETTINGS", error))
     }
 
     /// Reads names and VIPs back from the maps.

@@ -1,7 +1,6 @@
 //! The socket plane as the daemon sees it: its programs and maps, what is captured for whom, and
 //! the connections that carry tags.
 
-mod btf;
 mod captures;
 mod events;
 mod lease;
@@ -72,7 +71,7 @@ impl SocketPlane {
             entered: BTreeMap::new(),
         };
         this.lease.steer(netns_cookie()?);
-        match btf::member_offset_bytes("sock", "sk_err") {
+        match super::btf::member_offset_bytes("sock", "sk_err") {
             Ok(offset) => this.lease.tell_error_offset(offset),
             Err(error) => tracing::warn!(
                 "who ended a connection of the socket plane by force cannot be told, and the breaker \

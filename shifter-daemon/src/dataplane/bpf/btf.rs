@@ -184,8 +184,13 @@ mod tests {
     }
 
     #[test]
-    fn the_running_kernel_says_where_a_sockets_error_is() {
-        let offset = member_offset_bytes("sock", "sk_err").expect("a kernel with BTF");
-        assert!(offset > 0 && offset < 4_096, "{offset}");
+    fn the_running_kernel_says_where_its_sockets_keep_what_the_programs_read() {
+        for (structure, member) in [("sock", "sk_err"), ("tcp_request_sock", "snt_isn")] {
+            let offset = member_offset_bytes(structure, member).expect("a kernel with BTF");
+            assert!(
+                offset > 0 && offset < 4_096,
+                "{structure}.{member}: {offset}"
+            );
+        }
     }
 }
