@@ -8,7 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::{sys::signal::Signal, unistd::Pid};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 
 use crate::{
     http,
@@ -22,6 +25,12 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Longest body that fits into nginx's configuration; longer ones come from a file.
 const INLINE_BODY_BYTES: usize = 2_048;
 
+/// Starts nginx by its whole path, which it wants for starting itself, from a shell that dies when it is up;
+/// the group keeps a leader.
+const LEAVE_ALONE: &str = r#"nginx=$(command -v nginx)
+("$nginx" "$@" & until [ -s "$0" ]; do sleep 0.01; done)
+exec sleep infinity"#;
+
 /// What a backend is.
 #[derive(Clone, Debug)]
 pub struct Spec {
@@ -33,6 +42,12 @@ pub struct Spec {
     pub body_bytes: usize,
     /// Whether `GET /ready` answers 200 from the start.
     pub ready: bool,
+    /// Processes that accept.
+    pub workers_count: u32,
+    /// Whether each of them has listeners of its own (`reuseport`).
+    pub is_shared: bool,
+    /// Whether whoever started it leaves it alone, as a daemon: only then it exchanges its program.
+    pub is_left_alone: bool,
 }
 
 impl Spec {
@@ -43,6 +58,9 @@ impl Spec {
             listen: listen.to_vec(),
             body_bytes: 128,
             ready: true,
+            workers_count: 1,
+            is_shared: false,
+            is_left_alone: false,
         }
     }
 }
@@ -88,7 +106,16 @@ impl Backend {
     #[track_caller]
     pub fn start_again(&mut self) {
         assert!(self.process.is_none(), "{} runs already", self.spec.name);
-        let mut command = self.netns.command("nginx");
+        let mut command = self.netns.command(if self.spec.is_left_alone {
+            "sh"
+        } else {
+            "nginx"
+        });
+        if self.spec.is_left_alone {
+            // One that was killed leaves its file, and then there is none to remove.
+            let _ = fs::remove_file(self.pid_path());
+            command.args(["-c", LEAVE_ALONE]).arg(self.pid_path());
+        }
         command
             .arg("-e")
             .arg(self.log_path())
@@ -167,6 +194,71 @@ impl Backend {
         process.wait(PATIENCE);
     }
 
+    /// Lets it read its configuration again, with another number of workers, as `nginx -s reload` does.
+    ///
+    /// # Panics
+    /// If it does not run.
+    #[track_caller]
+    pub fn reload(&mut self, workers_count: u32) {
+        self.spec.workers_count = workers_count;
+        self.scratch
+            .write("nginx.conf", config(&self.spec, &self.scratch));
+        self.signal(Signal::SIGHUP);
+    }
+
+    /// Exchanges its program while it runs: a new nginx takes over the listeners, then the old one ends in
+    /// order.
+    ///
+    /// # Panics
+    /// If there is no new one, or the old one does not end, within 5 s.
+    #[track_caller]
+    pub fn upgrade(&mut self) {
+        let deadline = Instant::now() + PATIENCE;
+        let wait = |what: &str, is_so: &dyn Fn() -> bool| {
+            while !is_so() {
+                assert!(
+                    Instant::now() < deadline,
+                    "{what}; its log:\n{}",
+                    self.log()
+                );
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        };
+        let old = self.first_pid();
+        let workers_count = || self.log().matches("start worker process ").count();
+        let expected = workers_count() + self.spec.workers_count as usize;
+        self.signal(Signal::SIGUSR2);
+        wait("the new program has no workers", &|| {
+            workers_count() >= expected
+        });
+        self.signal_to(old, Signal::SIGQUIT);
+        wait("the old process does not end", &|| {
+            old.is_none_or(|pid| !is_alive(pid))
+        });
+    }
+
+    /// The process that the others belong to: another one after [`Backend::upgrade`].
+    fn first_pid(&self) -> Option<Pid> {
+        self.read_pid().or_else(|| self.pid())
+    }
+
+    fn read_pid(&self) -> Option<Pid> {
+        let text = fs::read_to_string(self.pid_path()).ok()?;
+        text.trim().parse().ok().map(Pid::from_raw)
+    }
+
+    #[track_caller]
+    fn signal(&self, signal: Signal) {
+        self.signal_to(self.first_pid(), signal);
+    }
+
+    #[track_caller]
+    fn signal_to(&self, pid: Option<Pid>, signal: Signal) {
+        assert!(self.process.is_some(), "{} is ended", self.spec.name);
+        let pid = pid.unwrap_or_else(|| panic!("{} has no process", self.spec.name));
+        kill(pid, signal).unwrap_or_else(|err| panic!("kill {}: {err}", self.spec.name));
+    }
+
     /// Its first process, if it runs.
     pub fn pid(&self) -> Option<Pid> {
         self.process.as_ref().map(Process::pid)
@@ -181,9 +273,23 @@ impl Backend {
         self.scratch.path().join("error.log")
     }
 
+    fn pid_path(&self) -> PathBuf {
+        self.scratch.path().join("nginx.pid")
+    }
+
     fn marker(&self) -> PathBuf {
         self.scratch.path().join("not-ready")
     }
+}
+
+/// Whether a process has not ended. One that nobody has waited for yet has.
+fn is_alive(pid: Pid) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat
+        .rsplit(") ")
+        .next()
+        .and_then(|rest| rest.chars().next());
+    !matches!(state, None | Some('Z' | 'X'))
 }
 
 /// nginx's configuration. Every path is below the scratch directory, so that any number of them run
@@ -192,7 +298,8 @@ fn config(spec: &Spec, scratch: &Scratch) -> String {
     let dir = scratch.path().display();
     let listen = spec.listen.iter().fold(String::new(), |mut lines, addr| {
         let only = if addr.is_ipv6() { " ipv6only=on" } else { "" };
-        let _ = writeln!(lines, "        listen {addr} backlog=65535{only};");
+        let shared = if spec.is_shared { " reuseport" } else { "" };
+        let _ = writeln!(lines, "        listen {addr} backlog=65535{only}{shared};");
         lines
     });
     let answer = if spec.body_bytes > INLINE_BODY_BYTES {
@@ -202,7 +309,7 @@ fn config(spec: &Spec, scratch: &Scratch) -> String {
     };
     format!(
         r#"daemon off;
-worker_processes 1;
+worker_processes {workers_count};
 worker_rlimit_nofile 65536;
 worker_shutdown_timeout 5s;
 user root;
@@ -232,5 +339,6 @@ http {{
 }}
 "#,
         name = spec.name,
+        workers_count = spec.workers_count,
     )
 }

@@ -88,7 +88,8 @@ fn transactions(said: &str) -> (u64, u64) {
 fn through(plane: Plane) {
     let mut stage = Stage::new("postgres");
     let _servers = [0, 1].map(|version| server_process(&stage, version));
-    stage.steer(plane);
+    // A user is trusted by name where listeners are captured, and means nothing elsewhere.
+    stage.steer_to_user(plane, (plane == Plane::Socket).then_some(USER));
     let (host, port) = (vip().ip().to_string(), vip().port().to_string());
     let program = programs().join("pgbench").display().to_string();
     let bench = |name: &str, more: &[&str]| {
@@ -109,4 +110,9 @@ fn through(plane: Plane) {
 #[test]
 fn nat_plane() {
     through(Plane::Nat);
+}
+
+#[test]
+fn socket_plane() {
+    through(Plane::Socket);
 }

@@ -104,3 +104,8 @@ fn through(plane: Plane) {
 fn nat_plane() {
     through(Plane::Nat);
 }
+
+#[test]
+fn socket_plane() {
+    through(Plane::Socket);
+}

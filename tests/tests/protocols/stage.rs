@@ -69,16 +69,26 @@ impl Stage {
 
     /// Starts shifterd when both servers accept connections.
     pub fn steer(&mut self, plane: Plane) {
+        self.steer_to_user(plane, None);
+    }
+
+    /// As [`Stage::steer`], with servers that run as this user.
+    pub fn steer_to_user(&mut self, plane: Plane, user: Option<&str>) {
         let mut spec = service(SERVICE, &[vip()], &[server(0)], &[server(1)]);
         spec.plane = plane;
+        for slot in &mut spec.slots {
+            slot.user = user.map(Into::into);
+        }
         spec.readiness.check = ProbeCheck::Tcp;
         spec.readiness.interval = Duration::from_millis(500);
         spec.readiness.timeout = Duration::from_millis(500);
         spec.readiness.failure_threshold = 10;
         let daemon = Daemon::start(self.world.host(), Node::new(HookSpec::Tc), &[spec]);
-        daemon.wait_for("both versions are ready", |status| {
+        let status = daemon.wait_for("both versions are ready", |status| {
             status.services[0].slots.iter().all(|slot| slot.eligible)
         });
+        let expected = if plane == Plane::Nat { "nat" } else { "socket" };
+        assert_eq!(status.services[0].plane, expected);
         self.daemon = Some(daemon);
     }
 

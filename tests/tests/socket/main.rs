@@ -6,6 +6,8 @@ mod stage;
 mod breaker;
 mod capture;
 mod death;
+mod groups;
 mod planes;
+mod reload;
 mod shares;
 mod strangers;

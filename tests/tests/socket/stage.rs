@@ -11,7 +11,7 @@ use shifter_daemon::model::{HookSpec, Plane, ServiceSpec};
 use shifter_tests::{
     backend::{Backend, Spec},
     daemon::{Daemon, Node, service},
-    load::{self, Plan, Report},
+    load::{self, ErrorKind, Plan, Report},
     world::{Family, OTHER, Options, VIP, World},
 };
 
@@ -23,6 +23,9 @@ pub const PORT: u16 = 80;
 pub const PORT_A: u16 = 8_081;
 /// Port of version b.
 pub const PORT_B: u16 = 8_082;
+
+/// Clients that connect at the same time in [`Stage::churn_beside`], of each family.
+pub const CLIENTS: usize = 32;
 
 /// The stage, set.
 pub struct Stage {
@@ -53,9 +56,14 @@ impl Stage {
 
     /// Servers at other addresses, and a service of one's own.
     pub fn with(a: &[SocketAddr], b: &[SocketAddr], spec: ServiceSpec) -> Self {
+        Self::serving(Spec::new("a", a), Spec::new("b", b), spec)
+    }
+
+    /// Servers and a service of one's own.
+    pub fn serving(a: Spec, b: Spec, spec: ServiceSpec) -> Self {
         let world = World::pair(Options::default());
-        let a = Backend::start(world.host(), Spec::new("a", a));
-        let b = Backend::start(world.host(), Spec::new("b", b));
+        let a = Backend::start(world.host(), a);
+        let b = Backend::start(world.host(), b);
         let daemon = Daemon::start(world.host(), Node::new(HookSpec::Tc), &[spec]);
         let stage = Self {
             daemon,
@@ -102,11 +110,37 @@ impl Stage {
         load::run(&self.world.client().inside(), plan)
     }
 
+    /// New connections to the VIP of each family, so many a second, beside whatever else happens.
+    pub fn churn_beside(&self, rate_per_s: f64, time: Duration) -> [JoinHandle<Report>; 2] {
+        Family::ALL.map(|family| {
+            self.load_beside(Plan {
+                rate_per_s: Some(rate_per_s),
+                ..Plan::churn(vip(family), CLIENTS, time)
+            })
+        })
+    }
+
     /// Load from the client beside whatever else happens.
     pub fn load_beside(&self, plan: Plan) -> JoinHandle<Report> {
         let client = self.world.client().inside();
         std::thread::spawn(move || load::run(&client, &plan))
     }
+}
+
+/// Waits for loads in which no connection was refused or remained without an answer; gives what went
+/// wrong on open connections, which end with the process that had accepted them or had them queued.
+#[track_caller]
+pub fn cut_off(loads: impl IntoIterator<Item = JoinHandle<Report>>) -> (u64, Vec<Report>) {
+    let loads = loads.into_iter().map(|load| load.join().expect("it ran"));
+    let reports: Vec<Report> = loads.collect();
+    let mut cut_off_count = 0;
+    for report in &reports {
+        let cut_off = report.errors(ErrorKind::Reset) + report.errors(ErrorKind::Closed);
+        assert_eq!(report.errors_count(), cut_off, "{report:#?}");
+        assert!(report.requests > 0, "{report:#?}");
+        cut_off_count += cut_off;
+    }
+    (cut_off_count, reports)
 }
 
 /// The VIP of a family.
