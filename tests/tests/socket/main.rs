@@ -1,6 +1,7 @@
 //! The socket plane: real shifterd, real listeners, real clients, in network namespaces.
 
 mod greeter;
+mod held;
 mod stage;
 
 mod breaker;
@@ -9,3 +10,4 @@ mod death;
 mod planes;
 mod shares;
 mod strangers;
+mod tenants;
