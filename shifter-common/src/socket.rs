@@ -323,7 +323,8 @@ pub struct Seize {
     pub from_port: Be16,
     /// The port.
     pub to_port: Be16,
-    /// Where in `LISTENERS` to put it, for each family; [`NO_BACKEND`] for nowhere.
+    /// Where in `LISTENERS` to put it, for each family; [`NO_BACKEND`] for nowhere. With no place at
+    /// all a listener that is captured gets the tag's version, and nothing is captured.
     pub keys: [u32; 2],
     /// Its tag.
     pub tag: SocketTag,

@@ -94,6 +94,19 @@ impl StateFile {
         self.record.services.get(name)
     }
 
+    /// The last number that a version was given.
+    pub fn last_version_id(&self) -> u32 {
+        self.record.last_version_id
+    }
+
+    /// Notes that versions were given numbers up to this one. When it returns that is on disk.
+    ///
+    /// # Errors
+    /// If the disk refuses; the file is then as it was.
+    pub fn note_version_id(&mut self, version_id: u32) -> Result<(), StateError> {
+        self.change(|record| record.last_version_id = record.last_version_id.max(version_id))
+    }
+
     /// Writes the decisions about a service. When it returns they are on disk.
     ///
     /// # Errors
@@ -102,8 +115,14 @@ impl StateFile {
         if self.record.services.get(name) == Some(record) {
             return Ok(());
         }
+        self.change(|state| {
+            state.services.insert(name.to_owned(), record.clone());
+        })
+    }
+
+    fn change(&mut self, change: impl FnOnce(&mut StateRecord)) -> Result<(), StateError> {
         let mut changed = self.record.clone();
-        changed.services.insert(name.to_owned(), record.clone());
+        change(&mut changed);
         self.write(&changed).map_err(|source| StateError::Io {
             what: "writing",
             path: self.path.clone(),
@@ -177,6 +196,13 @@ mod tests {
         assert_eq!(again.service("orders"), Some(&record(500)));
         assert_eq!(again.service("search"), Some(&record(0)));
         assert_eq!(again.service("other"), None);
+        assert_eq!(again.last_version_id(), 0);
+        for (noted, last) in [(7, 7), (3, 7)] {
+            state.note_version_id(noted).expect("a writable directory");
+            let (again, _) = StateFile::open(dir.path()).expect("the same directory");
+            assert_eq!(again.last_version_id(), last);
+            assert_eq!(again.service("orders"), Some(&record(500)));
+        }
     }
 
     #[test]

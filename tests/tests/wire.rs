@@ -59,6 +59,7 @@ fn plan(place: Dual) -> ServicePlan {
                 ready: true,
             })
             .collect(),
+        ..SlotPlan::default()
     };
     ServicePlan {
         name: "orders".into(),

@@ -68,6 +68,8 @@ pub struct SlotPlan {
     pub eligible: bool,
     /// Every backend of the slot, ready or not.
     pub backends: Vec<PlannedBackend>,
+    /// The version that has the slot; no other ever had this number.
+    pub version_id: u32,
 }
 
 /// The wanted state of one backend.
@@ -147,4 +149,6 @@ pub struct PublishedService {
     pub plane: Plane,
     /// Backends of both slots that take new flows: slot, address.
     pub ready: Vec<(Slot, SocketAddr)>,
+    /// The versions that have slots a and b; `None` for a slot that has no backends.
+    pub version_ids: [Option<u32>; 2],
 }

@@ -13,6 +13,9 @@ pub struct StateRecord {
     pub format: u32,
     /// Decisions by service.
     pub services: BTreeMap<String, ServiceRecord>,
+    /// The last number that a version was given. It only grows.
+    #[serde(default)]
+    pub last_version_id: u32,
 }
 
 /// The decisions about one service.

@@ -38,6 +38,8 @@ pub struct ServiceControl {
     listeners: BTreeMap<(Slot, SocketAddr), ListenerView>,
     /// The plane it is steered by, or why it can be by none.
     steering: Result<Steering, String>,
+    /// The versions that have slots a and b; `None` for one that has no number yet.
+    version_ids: [Option<u32>; 2],
     /// Whether a weight was given that is not in force yet: it forgets a trip.
     rearms: bool,
     /// Whether a slot has been eligible since the service is known.
@@ -95,6 +97,7 @@ impl ServiceControl {
             ejectors: Default::default(),
             listeners: BTreeMap::new(),
             steering,
+            version_ids: published.map_or([None; 2], |published| published.version_ids),
             rearms: false,
             has_served,
             deviation: None,
@@ -354,6 +357,7 @@ impl ServiceControl {
     /// Takes a changed file over. Health of backends that stay is kept.
     pub fn respec(&mut self, spec: ServiceSpec) -> Vec<ConfigChange> {
         let changes = crate::config::diff(&self.spec, &spec);
+        self.note_versions(&spec);
         self.spec = spec;
         let mut health = BTreeMap::new();
         for key in self.backends() {
@@ -565,6 +569,7 @@ impl ServiceControl {
                         ready: self.takes_flows(slot, backend.addr),
                     })
                     .collect(),
+                version_id: self.version_ids[slot.index() as usize].unwrap_or_default(),
             }),
         }
     }
@@ -661,3 +666,4 @@ fn recall(published: &PublishedService) -> ServiceRecord {
 
 #[cfg(test)]
 mod tests;
+mod version;

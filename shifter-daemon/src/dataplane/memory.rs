@@ -149,6 +149,10 @@ impl MemoryState {
                 .filter(|(_, backend)| backend.ready)
                 .map(|(slot, backend)| (slot, backend.addr))
                 .collect(),
+            version_ids: Slot::ALL.map(|slot| {
+                let planned = plan.slot(slot);
+                (!planned.backends.is_empty()).then_some(planned.version_id)
+            }),
         }
     }
 

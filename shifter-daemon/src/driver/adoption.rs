@@ -29,6 +29,8 @@ impl Driver {
         for diagnostic in &loaded.diagnostics {
             tracing::error!("{diagnostic}");
         }
+        let version_ids = published.values().flat_map(|p| p.version_ids).flatten();
+        self.last_version_id = version_ids.max().unwrap_or_default();
         let mut orphans = BTreeMap::new();
         for (name, published) in &published {
             self.words.insert(name.clone(), published.word);
@@ -44,13 +46,15 @@ impl Driver {
             let mut control = ServiceControl::new(spec, record, published.get(&name));
             // Why it can be steered by no plane is said where it is put in force.
             let _ = control.choose_plane(&host);
+            self.number_versions(&mut control);
             self.services.insert(name.clone(), control);
             self.note_listeners(&name);
             self.keep_record(&name);
             // A failure is noted where it happens.
             let _ = self.put_in_force(&name);
         }
-        for (name, orphan) in orphans {
+        for (name, mut orphan) in orphans {
+            self.number_versions(&mut orphan);
             self.services.insert(name.clone(), orphan);
             self.note_listeners(&name);
             self.keep_record(&name);

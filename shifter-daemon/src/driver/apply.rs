@@ -78,6 +78,7 @@ impl Driver {
                 false
             }
         };
+        self.number_versions(&mut new);
         let was_adrift = old.as_ref().is_some_and(|old| old.deviation.is_some());
         let is_due = is_moved
             || refusal.is_some()

@@ -21,6 +21,7 @@ mod status;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod version;
 mod weight;
 
 use std::{
@@ -90,6 +91,8 @@ pub struct Driver {
     ways: Vec<crate::bypass::Bypass>,
     /// When the probing of a backend was begun anew: what was answered before does not count.
     restarted: BTreeMap<TargetKey, std::time::Instant>,
+    /// The last number that a version was given.
+    last_version_id: u32,
     /// Attempts to publish so far.
     publications_count: u64,
     /// Whether a sweep of the flow tables is under way.
@@ -125,6 +128,7 @@ impl Driver {
             tripped: std::collections::BTreeSet::new(),
             ways: Vec::new(),
             restarted: BTreeMap::new(),
+            last_version_id: 0,
             publications_count: 0,
             is_sweeping: Arc::default(),
             started_unix_ms: unix_ms(),

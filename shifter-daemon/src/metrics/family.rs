@@ -39,7 +39,7 @@ pub(super) struct Family {
     pub samples: fn(&Status) -> Vec<(Labels, Value)>,
 }
 
-const fn gauge(
+pub(super) const fn gauge(
     name: &'static str,
     unit: Option<&'static str>,
     help: &'static str,
@@ -54,7 +54,7 @@ const fn gauge(
     }
 }
 
-const fn counter(
+pub(super) const fn counter(
     name: &'static str,
     unit: Option<&'static str>,
     help: &'static str,
@@ -608,7 +608,7 @@ fn service_labels(service: &ServiceStatus) -> Labels {
     vec![("service", service.name.clone())]
 }
 
-fn slot_labels(service: &ServiceStatus, slot: &SlotStatus) -> Labels {
+pub(super) fn slot_labels(service: &ServiceStatus, slot: &SlotStatus) -> Labels {
     vec![
         ("service", service.name.clone()),
         ("slot", slot.slot.to_string()),

@@ -6,6 +6,7 @@
 
 mod family;
 mod server;
+mod socket;
 mod text;
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! A status in which no field has its default value, for tests.
 
 use shifter_common::{
+    socket::{LookupVerdict, SocketCounters},
     verdict::Verdict,
     wire::{
         Affinity, ArmStatus, BackendStatus, BreakerStatus, DaemonStatus, Event, FlowCounts,
@@ -25,7 +26,10 @@ pub(crate) fn status() -> Status {
             pending_count: 12,
             pending_capacity_count: 65_536,
             pending_evicted_count: 934_464,
-            lookups: vec![],
+            lookups: (0..)
+                .zip(LookupVerdict::ALL)
+                .map(|(n, v)| (v.label().into(), n * 1100))
+                .collect(),
             verdicts: (0..)
                 .zip(Verdict::ALL)
                 .map(|(n, v)| (v.label().into(), n * 1000))
@@ -110,8 +114,8 @@ fn orders() -> ServiceStatus {
         name: "orders".into(),
         vips: vec!["10.0.0.10:443".into(), "[2001:db8::10]:443".into()],
         protocol: "tcp".into(),
-        plane: "nat".into(),
-        plane_reason: "the only plane so far".into(),
+        plane: "socket".into(),
+        plane_reason: "TCP, and every backend is an address of this host".into(),
         affinity: Affinity::Client,
         baseline: Slot::A,
         weight_bp: 2500,
@@ -138,9 +142,9 @@ fn orders() -> ServiceStatus {
                 failed_over_count: 2,
                 unserved_count: 3,
                 targeted_count: 4,
-                departed_flows_count: 0,
-                accept_queue_count: 0,
-                socket: vec![],
+                departed_flows_count: 5,
+                accept_queue_count: 8,
+                socket: socket(1_000_000),
                 backends: vec![
                     backend("10.0.0.10:8443", true, 500),
                     backend("[2001:db8::11]:8443", true, 400),
@@ -157,14 +161,23 @@ fn orders() -> ServiceStatus {
                 failed_over_count: 17,
                 unserved_count: 1,
                 targeted_count: 61,
-                departed_flows_count: 0,
-                accept_queue_count: 0,
-                socket: vec![],
+                departed_flows_count: 6,
+                accept_queue_count: 9,
+                socket: socket(2_000_000),
                 backends: vec![backend("10.0.0.11:9443", false, 304)],
             },
         ],
         notes: vec!["slot b is not ready: slot a takes its share".into()],
     }
+}
+
+/// Counters of a slot of the socket plane, every number another one.
+pub(crate) fn socket(base: u64) -> Vec<(String, u64)> {
+    let rows = SocketCounters::default();
+    (base..)
+        .zip(rows.rows())
+        .map(|(count, (name, ..))| (name.to_owned(), count))
+        .collect()
 }
 
 fn billing() -> ServiceStatus {
@@ -189,7 +202,7 @@ fn billing() -> ServiceStatus {
         vips: vec!["10.0.0.11:80".into()],
         protocol: "tcp".into(),
         plane: "nat".into(),
-        plane_reason: "the only plane so far".into(),
+        plane_reason: "asked for".into(),
         affinity: Affinity::Connection,
         baseline: Slot::B,
         weight_bp: 0,

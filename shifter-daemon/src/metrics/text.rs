@@ -10,7 +10,10 @@ use prometheus_client::{
 };
 use shifter_common::wire::Status;
 
-use super::family::{FAMILIES, Family, Kind, Labels, Value};
+use super::{
+    family::{FAMILIES, Family, Kind, Labels, Value},
+    socket,
+};
 
 /// Content type of [`render`]'s text.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -35,6 +38,7 @@ impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         FAMILIES
             .iter()
+            .chain(socket::FAMILIES)
             .try_for_each(|family| write(family, &self.0, &mut encoder))
     }
 }
@@ -184,6 +188,18 @@ mod tests {
     #[test]
     fn the_text_keeps_the_rules() {
         assert_eq!(lint(&render(sample::status()).unwrap()), [""; 0]);
+    }
+
+    /// A counter of the socket plane that is in no metric, or in two, is found by its number.
+    #[test]
+    fn every_counter_of_the_socket_plane_is_shown_once() {
+        let counters = sample::socket(1_000_000);
+        let text = render(sample::status()).unwrap();
+        for (name, count) in counters {
+            let suffix = format!(" {count}");
+            let lines = text.lines().filter(|line| line.ends_with(&suffix));
+            assert_eq!(lines.count(), 1, "{name}");
+        }
     }
 
     #[test]

@@ -43,13 +43,13 @@ pub struct Query {
 }
 
 impl Query {
-    /// Those that listen.
-    pub const fn listeners(family: u8) -> Self {
+    /// Those that listen, with their tags in a socket storage if one is given.
+    pub const fn listeners(family: u8, storage: Option<i32>) -> Self {
         Self {
             family,
             states: 1 << TCP_LISTEN,
             extensions: 0,
-            storage: None,
+            storage,
         }
     }
 
@@ -179,15 +179,14 @@ pub fn listener(body: &[u8]) -> Option<Listener> {
         cookie: cookie(body)?,
         queue_count: u32_at(body, 56)?,
         queue_capacity_count: u32_at(body, 60)?,
+        tag: tag_of(body.get(MSG_LEN_BYTES..)?),
     })
 }
 
 /// The connection a message describes, if it carries a tag.
 pub fn tagged(body: &[u8]) -> Option<Tagged> {
     let attributes = body.get(MSG_LEN_BYTES..)?;
-    let storages = attribute(attributes, INET_DIAG_SK_BPF_STORAGES)?;
-    let storage = attribute(storages, SK_DIAG_BPF_STORAGE)?;
-    let tag = tag(attribute(storage, SK_DIAG_BPF_STORAGE_MAP_VALUE)?)?;
+    let tag = tag_of(attributes)?;
     // struct tcp_info: tcpi_last_data_sent, tcpi_last_data_recv.
     let info = attribute(attributes, INET_DIAG_INFO).unwrap_or_default();
     Some(Tagged {
@@ -203,7 +202,11 @@ pub fn tagged(body: &[u8]) -> Option<Tagged> {
     })
 }
 
-fn tag(value: &[u8]) -> Option<SocketTag> {
+/// The tag among a socket's attributes.
+fn tag_of(attributes: &[u8]) -> Option<SocketTag> {
+    let storages = attribute(attributes, INET_DIAG_SK_BPF_STORAGES)?;
+    let storage = attribute(storages, SK_DIAG_BPF_STORAGE)?;
+    let value = attribute(storage, SK_DIAG_BPF_STORAGE_MAP_VALUE)?;
     Some(SocketTag {
         service: u32_at(value, 0)?,
         version_id: u32_at(value, 4)?,
@@ -296,8 +299,28 @@ mod tests {
                 cookie: (1 << 32) | 7,
                 queue_count: 3,
                 queue_capacity_count: 128,
+                tag: None,
             }
         );
+        let value: Vec<u8> = [5_u32, 9, 1, 1, 2, 2]
+            .iter()
+            .flat_map(|word| word.to_ne_bytes())
+            .chain([0, 0, 1, 1, 0, 0, 0, 0])
+            .collect();
+        let tagged = listener(&socket(libc::AF_INET, 10, &storages(&value)));
+        let tag = tagged.expect("a listener").tag.expect("a tag");
+        assert_eq!((tag.service, tag.version_id, tag.slot), (5, 9, 1));
+    }
+
+    /// Attributes of a socket with this value in its storage.
+    fn storages(value: &[u8]) -> Vec<u8> {
+        let (mut storage, mut storages, mut attributes) = (Vec::new(), Vec::new(), Vec::new());
+        push(&mut storage, 2, &77_u32.to_ne_bytes());
+        push(&mut storage, SK_DIAG_BPF_STORAGE_MAP_VALUE, value);
+        push(&mut storages, SK_DIAG_BPF_STORAGE | NLA_F_NESTED, &storage);
+        let kind = INET_DIAG_SK_BPF_STORAGES | NLA_F_NESTED;
+        push(&mut attributes, kind, &storages);
+        attributes
     }
 
     #[test]
@@ -308,16 +331,7 @@ mod tests {
             .flat_map(|word| word.to_ne_bytes())
             .chain([255, 255, 1, 2, 4, 0, 0, 0])
             .collect();
-        let (mut storage, mut storages, mut attributes) = (Vec::new(), Vec::new(), Vec::new());
-        push(&mut storage, 2, &77_u32.to_ne_bytes());
-        push(&mut storage, SK_DIAG_BPF_STORAGE_MAP_VALUE, &value);
-        push(&mut storages, SK_DIAG_BPF_STORAGE | NLA_F_NESTED, &storage);
-        push(
-            &mut attributes,
-            INET_DIAG_SK_BPF_STORAGES | NLA_F_NESTED,
-            &storages,
-        );
-        let read = tagged(&socket(libc::AF_INET, 1, &attributes)).expect("a connection");
+        let read = tagged(&socket(libc::AF_INET, 1, &storages(&value))).expect("a connection");
         assert_eq!(read.remote, "10.9.0.2:40000".parse().expect("an address"));
         assert_eq!((read.tag.service, read.tag.version_id), (5, 9));
         assert_eq!((read.tag.backends, read.tag.backend_ids), ([1, 1], [2, 2]));

@@ -42,6 +42,8 @@ pub struct Listener {
     pub queue_count: u32,
     /// How many may wait.
     pub queue_capacity_count: u32,
+    /// The version it belongs to, if that was asked for and it has one.
+    pub tag: Option<SocketTag>,
 }
 
 /// A connection that carries a tag.
@@ -89,14 +91,16 @@ impl SockDiag {
         Ok(Self { socket })
     }
 
-    /// Every TCP socket that listens.
+    /// Every TCP socket that listens, with its tag in a socket storage if one is given. That needs
+    /// CAP_NET_ADMIN.
     ///
     /// # Errors
     /// The kernel's error.
-    pub fn listeners(&self) -> Result<Vec<Listener>, Errno> {
+    pub fn listeners(&self, storage: Option<BorrowedFd<'_>>) -> Result<Vec<Listener>, Errno> {
+        let storage = storage.map(|fd| fd.as_raw_fd());
         let mut found = Vec::new();
         for family in message::FAMILIES {
-            let query = Query::listeners(family).encode();
+            let query = Query::listeners(family, storage).encode();
             self.dump(&query, |body| found.extend(message::listener(body)))?;
         }
         Ok(found)
@@ -181,7 +185,7 @@ mod tests {
     fn listeners_of_both_families_are_found() {
         let v4 = TcpListener::bind("127.0.0.1:0").expect("a listener");
         let v6 = TcpListener::bind("[::1]:0").expect("a listener");
-        let found = SockDiag::open().and_then(|diag| diag.listeners());
+        let found = SockDiag::open().and_then(|diag| diag.listeners(None));
         let found = found.expect("the kernel answers");
         for listener in [v4, v6] {
             let local = listener.local_addr().expect("bound");
@@ -202,7 +206,7 @@ mod tests {
         client.write_all(b"x").expect("sent");
         let diag = SockDiag::open().expect("opens");
         let count = || {
-            let found = diag.listeners().expect("the kernel answers");
+            let found = diag.listeners(None).expect("the kernel answers");
             let of = found.into_iter().find(|l| l.local == local);
             of.map(|l| l.queue_count)
         };

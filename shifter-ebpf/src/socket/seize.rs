@@ -105,6 +105,10 @@ fn take(socket: *mut bpf_sock, request: &Seize) -> i32 {
             return seized::KNOWN as i32;
         }
     }
+    if request.keys == [NO_BACKEND; 2] {
+        // Only its version was to change.
+        return seized::OTHER as i32;
+    }
     let mut tag = request.tag;
     let Some(stored) = tag_of(socket, Some(&mut tag)) else {
         return -12;

@@ -46,10 +46,12 @@ fn with(vips: &[SocketAddr], backends: &[SocketAddr]) -> ServicePlan {
             SlotPlan {
                 eligible: true,
                 backends: backends.collect(),
+                ..SlotPlan::default()
             },
             SlotPlan {
                 eligible: false,
                 backends: Vec::new(),
+                ..SlotPlan::default()
             },
         ],
         ..plan()

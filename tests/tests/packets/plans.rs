@@ -45,6 +45,7 @@ fn slot(backends: &[&str]) -> SlotPlan {
                 ready: true,
             })
             .collect(),
+        ..SlotPlan::default()
     }
 }
 

@@ -22,6 +22,7 @@ fn slot(count: u16, first_port: u16) -> SlotPlan {
                 ready: true,
             })
             .collect(),
+        ..SlotPlan::default()
     }
 }
 

@@ -32,6 +32,7 @@ fn service(index: u16, weight_bp: u16) -> ServicePlan {
                 ready: true,
             })
             .collect(),
+        ..SlotPlan::default()
     };
     ServicePlan {
         name: format!("service-{index}"),

@@ -1,6 +1,7 @@
 //! The socket plane: real shifterd, real listeners, real clients, in network namespaces.
 
 mod greeter;
+mod held;
 mod stage;
 
 mod breaker;
@@ -11,3 +12,4 @@ mod planes;
 mod reload;
 mod shares;
 mod strangers;
+mod tenants;

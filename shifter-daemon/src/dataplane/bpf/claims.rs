@@ -162,7 +162,25 @@ impl BpfDataplane {
                 }
             }
         }
+        self.give_slots(service, plan);
         Ok(indexes)
+    }
+
+    /// Writes the version of each slot to all of its backends, to those too that are out of it: what
+    /// another version has left open there is then nobody's.
+    fn give_slots(&mut self, service: u32, plan: &ServicePlan) {
+        let all: Vec<(u32, BackendEntry)> = self.backends_of(service).collect();
+        for (index, entry) in all {
+            let slot = Slot::from_index(u32::from(entry.slot));
+            let version_id = plan.slot(slot).version_id;
+            if entry.version_id != version_id {
+                let entry = BackendEntry {
+                    version_id,
+                    ..entry
+                };
+                self.maps.backends.write(index as usize, entry);
+            }
+        }
     }
 
     pub(super) fn new_backend(

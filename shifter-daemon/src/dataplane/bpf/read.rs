@@ -44,6 +44,12 @@ impl BpfDataplane {
                     )
                 })
                 .collect(),
+            version_ids: Slot::ALL.map(|slot| {
+                let mut of_slot = self
+                    .backends_of(index)
+                    .filter(|(_, entry)| u32::from(entry.slot) == slot.index());
+                of_slot.next().map(|(_, entry)| entry.version_id)
+            }),
         }
     }
 

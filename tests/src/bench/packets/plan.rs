@@ -73,6 +73,7 @@ pub fn plan() -> ServicePlan {
                 ready: true,
             })
             .into(),
+        ..SlotPlan::default()
     };
     ServicePlan {
         name: "bench".into(),

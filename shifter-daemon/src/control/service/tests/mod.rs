@@ -5,6 +5,7 @@ mod properties;
 mod recall;
 mod situations;
 mod targets;
+mod versions;
 
 use std::time::Duration;
 

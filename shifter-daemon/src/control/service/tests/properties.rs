@@ -172,7 +172,7 @@ proptest! {
         let plan = ServicePlan {
             weight_bp: weight_bp.min(WEIGHT_FULL_BP),
             baseline,
-            slots: eligible.map(|eligible| SlotPlan { eligible, backends: Vec::new() }),
+            slots: eligible.map(|eligible| SlotPlan { eligible, backends: Vec::new(), ..SlotPlan::default() }),
             ..ServiceControl::new(spec(V4, &[], &[]), None, None).plan()
         };
         let word = plan.steer(SteeringWord(seed));

@@ -15,6 +15,7 @@ fn published(word: SteeringWord, ready: &[(Slot, &str)]) -> PublishedService {
             .iter()
             .map(|(slot, text)| (*slot, addr(text)))
             .collect(),
+        version_ids: [Some(3), None],
     }
 }
 

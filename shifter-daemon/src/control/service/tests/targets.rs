@@ -64,6 +64,7 @@ fn a_rollback_that_is_not_on_disk_is_in_force_all_the_same() {
             on_empty: OnEmpty::Drop,
             targets: control.spec().targets.clone(),
             ready: Vec::new(),
+            version_ids: [None; 2],
         };
         let mut known = record(Slot::A, weight_bp, &[]);
         known.held = false;

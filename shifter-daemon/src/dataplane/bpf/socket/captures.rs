@@ -179,6 +179,7 @@ mod tests {
                     ready: true,
                 })
                 .collect(),
+            ..SlotPlan::default()
         };
         let plan = ServicePlan {
             name: "orders".into(),

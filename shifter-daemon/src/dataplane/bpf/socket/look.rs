@@ -27,7 +27,7 @@ use super::{
 use crate::sock_diag::{Listener, SockDiag};
 
 /// Lookups with another client's address, each of which may find another member of a group.
-const LOOKUPS_MAX_COUNT: u32 = 4_096;
+pub(super) const LOOKUPS_MAX_COUNT: u32 = 4_096;
 
 impl SocketPlane {
     /// Captures what may be captured for a plan, and says what listens for each of its backends.
@@ -45,7 +45,7 @@ impl SocketPlane {
         let uids = captures::uids(plan, socket)?;
         self.enter(service, captures::wanted(plan, uids, indexes))?;
         let listeners = SockDiag::open()
-            .and_then(|diag| diag.listeners())
+            .and_then(|diag| diag.listeners(Some(self.tags.as_fd())))
             .map_err(|errno| DataplaneError::kernel("asking which sockets listen", errno))?;
         for index in indexes.values() {
             self.free_stale(*index)?;
@@ -132,7 +132,7 @@ impl SocketPlane {
             return Ok(troubles);
         };
         let owner = entry_of(*owner);
-        let mut wanted = BTreeSet::new();
+        let (mut wanted, mut stale) = (BTreeSet::new(), BTreeSet::new());
         for member in members {
             if member.uid != 0 && member.uid != capture.uid {
                 let (uid, slot) = (member.uid, Slot::from_index(u32::from(owner.slot)));
@@ -143,6 +143,11 @@ impl SocketPlane {
                 .any(|backend| !self.held(*backend).contains(&member.cookie))
             {
                 wanted.insert(member.cookie);
+            } else if member
+                .tag
+                .is_some_and(|tag| tag.version_id != owner.version_id)
+            {
+                stale.insert(member.cookie);
             }
         }
         let mut tag = SocketTag {
@@ -160,6 +165,7 @@ impl SocketPlane {
                 *id = entry_of(backend).backend_id;
             }
         }
+        self.hand_over(at, tag, &stale)?;
         if let Some(trouble) = self.seize(at, tag, &mut wanted)? {
             troubles.extend(backends.iter().map(|backend| (*backend, trouble.clone())));
         }
@@ -304,7 +310,7 @@ fn refused(at: SocketAddr, code: u32) -> Trouble {
 }
 
 /// A packet that asks for a listener, from another client at each turn.
-fn packet(at: SocketAddr, turn: u32, keys: [u32; 2], tag: SocketTag) -> Vec<u8> {
+pub(super) fn packet(at: SocketAddr, turn: u32, keys: [u32; 2], tag: SocketTag) -> Vec<u8> {
     let to = match at.ip() {
         ip if !ip.is_unspecified() => ip,
         IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),

@@ -3,6 +3,7 @@
 
 mod captures;
 mod events;
+mod heir;
 mod lease;
 mod links;
 mod look;
@@ -47,6 +48,8 @@ pub struct SocketPlane {
     counters: PerCpuArray<MapData, SocketCounters>,
     lookups: PerCpuArray<MapData, u64>,
     lease: Arc<Lease>,
+    /// The tags of all sockets.
+    tags: OwnedFd,
     /// The classifier that captures on demand.
     seize: OwnedFd,
     /// What stands in `captures`, by service.
@@ -67,6 +70,7 @@ impl SocketPlane {
             counters: typed(directory, map::SOCKET_COUNTERS, Map::PerCpuArray)?,
             lookups: typed(directory, map::LOOKUP_VERDICTS, Map::PerCpuArray)?,
             lease: Arc::new(Lease::new(mapped(directory, map::HOST)?)),
+            tags: descriptor(directory, map::SOCKET_TAGS)?,
             seize,
             entered: BTreeMap::new(),
         };
