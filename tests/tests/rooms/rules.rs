@@ -167,7 +167,7 @@ pub const ROOMS: &[Room] = &[
         except: &["wire"],
         planned: &[],
         rules: &[PURE, AYA_POD],
-        crates: Some(&["aya", "serde"]),
+        crates: Some(&["aya", "serde", "sha2"]),
     },
     Room {
         root: "shifter-daemon/src/lib.rs",
