@@ -101,9 +101,7 @@ pub enum Broken {
 impl core::fmt::Display for Broken {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
-            Self::Unreadable { after: 0 } => {
-                f.write_str("the first line is no record of a chain")
-            }
+            Self::Unreadable { after: 0 } => f.write_str("the first line is no record of a chain"),
             Self::Unreadable { after } => {
                 write!(f, "what follows record {after} is no record of a chain")
             }
@@ -234,7 +232,10 @@ mod tests {
             )
         );
         let link = Link::of(&line).expect("a record");
-        assert_eq!((link.seq, link.prev, link.hash), (1, NOTHING_BEFORE, &*hash));
+        assert_eq!(
+            (link.seq, link.prev, link.hash),
+            (1, NOTHING_BEFORE, &*hash)
+        );
         assert_eq!(link.true_hash(), hash);
     }
 
