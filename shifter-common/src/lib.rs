@@ -11,6 +11,8 @@
 pub mod abi;
 pub mod addr;
 pub mod addr_set;
+#[cfg(feature = "wire")]
+pub mod audit;
 pub mod breaker;
 pub mod checksum;
 pub mod hash;

@@ -16,4 +16,4 @@ pub mod paths;
 pub mod probe;
 pub mod rollout;
 pub mod sock_diag;
-pub mod state;
+pub mod store;

@@ -19,7 +19,7 @@ use shifter_daemon::{
     metrics,
     model::NodeSpec,
     probe::Prober,
-    state::StateFile,
+    store::{Origin, Store},
 };
 use tokio::{
     net::TcpListener,
@@ -226,9 +226,9 @@ fn steer(config: &Path, kernel_log: bool) -> anyhow::Result<ExitCode> {
 }
 
 async fn serve(node: NodeSpec, node_file: PathBuf, kernel_log: bool) -> anyhow::Result<ExitCode> {
-    let (state, problem) = StateFile::open(&node.state_dir)?;
-    if let Some(problem) = problem {
-        tracing::error!("{problem}");
+    let (state, told) = Store::open(&node.state_dir, Origin::here());
+    for text in told {
+        tracing::error!("{text}");
     }
     // The signals are caught before anything exists that an early one could leave half done.
     let mut hangup = signal(SignalKind::hangup()).context("catching SIGHUP")?;

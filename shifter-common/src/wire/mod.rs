@@ -14,12 +14,14 @@
 //!
 //! Every refusal is a [`Refusal`] with a status of 4xx or 5xx. Unknown request fields are refused.
 
+mod audit;
 mod breaker;
 mod command;
 mod local;
 mod plan;
 mod status;
 
+pub use audit::*;
 pub use breaker::*;
 pub use command::*;
 pub use local::*;

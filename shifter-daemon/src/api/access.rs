@@ -46,7 +46,7 @@ impl Caller {
             Right::Change => ("change anything", GROUP_CHANGE),
             Right::None | Right::Read => ("read", GROUP_VIEW),
         };
-        let Actor { uid, name } = &self.actor;
+        let Actor { uid, name, .. } = &self.actor;
         Err(Refusal {
             code: "forbidden".into(),
             message: format!("user {name} (uid {uid}) may not {act} here: not in group {group}"),
@@ -165,6 +165,7 @@ impl Access {
             actor: Actor {
                 uid: peer.uid,
                 name,
+                loginuid: peer.loginuid,
             },
             right,
         }
@@ -292,13 +293,15 @@ mod tests {
             let caller = access.judge(&Peer {
                 uid: *uid,
                 gids: gids.to_vec(),
+                loginuid: Some(1003),
             });
             assert_eq!(caller.right, *right, "{what}");
             assert_eq!(
                 caller.actor,
                 Actor {
                     uid: *uid,
-                    name: (*name).into()
+                    name: (*name).into(),
+                    loginuid: Some(1003),
                 },
                 "{what}"
             );
@@ -311,6 +314,7 @@ mod tests {
             actor: Actor {
                 uid: 1002,
                 name: "eve".into(),
+                loginuid: None,
             },
             right,
         };

@@ -1,7 +1,7 @@
 //! Who is at the other end of a Unix socket, as the kernel says.
 
 use std::{
-    io,
+    fs, io,
     os::fd::{AsFd, AsRawFd, BorrowedFd},
 };
 
@@ -18,6 +18,8 @@ pub struct Peer {
     pub uid: u32,
     /// Effective group id and supplementary groups.
     pub gids: Vec<u32>,
+    /// User id of the login of the process, if the kernel keeps it and the process is still there.
+    pub loginuid: Option<u32>,
 }
 
 impl Peer {
@@ -32,8 +34,16 @@ impl Peer {
         Ok(Self {
             uid: credentials.uid(),
             gids,
+            loginuid: credentials.pid().and_then(loginuid),
         })
     }
+}
+
+/// What nobody can change after a login (`pam_loginuid`): who used sudo is root by then.
+fn loginuid(pid: i32) -> Option<u32> {
+    let text = fs::read_to_string(format!("/proc/{pid}/loginuid")).ok()?;
+    // All bits are set if there was no login.
+    text.trim().parse().ok().filter(|uid| *uid != u32::MAX)
 }
 
 fn supplementary_groups(fd: BorrowedFd<'_>) -> io::Result<Vec<u32>> {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use sha2::{Digest as _, Sha256};
 use shifter_common::wire::Diagnostic;
 
 use super::{
@@ -26,6 +27,16 @@ pub struct LoadedServices {
     /// Whether the directory could be read. If not, a service that is not in `names` is not gone:
     /// nothing is known of it.
     pub dir_read: bool,
+}
+
+impl LoadedServices {
+    /// SHA-256 of a service's file, in hexadecimal digits as `sha256sum` prints it; empty if it has none.
+    pub fn hash(&self, service: &str) -> String {
+        self.files.get(service).map_or_else(String::new, |file| {
+            let digest = Sha256::digest(file.text.as_bytes());
+            digest.iter().map(|byte| format!("{byte:02x}")).collect()
+        })
+    }
 }
 
 /// Reads the texts of service files, by file. A text that could not be obtained comes as the

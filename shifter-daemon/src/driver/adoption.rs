@@ -42,6 +42,7 @@ impl Driver {
             }
         }
         for (name, spec) in std::mem::take(&mut loaded.services) {
+            self.file_hashes.insert(name.clone(), loaded.hash(&name));
             let record = self.state.service(&name).cloned();
             let mut control = ServiceControl::new(spec, record, published.get(&name));
             // Why it can be steered by no plane is said where it is put in force.

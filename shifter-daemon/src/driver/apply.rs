@@ -29,8 +29,22 @@ impl Driver {
         self.apply_node(&mut report);
         let specs = std::mem::take(&mut loaded.services);
         let named: BTreeSet<String> = specs.keys().cloned().collect();
-        for spec in specs.into_values() {
-            report.changes.extend(self.apply_service(spec, by, arrived));
+        for (name, spec) in specs {
+            let hash = loaded.hash(&name);
+            let known = self.file_hashes.insert(name.clone(), hash);
+            report
+                .changes
+                .extend(self.apply_service(spec.clone(), by, arrived));
+            let is_in_force = self
+                .services
+                .get(&name)
+                .is_some_and(|control| *control.spec() == spec);
+            if !is_in_force {
+                match known {
+                    Some(known) => self.file_hashes.insert(name, known),
+                    None => self.file_hashes.remove(&name),
+                };
+            }
         }
         self.find_lost_files(&loaded, &named, by, &mut report);
         self.update_probes();

@@ -7,6 +7,7 @@ use shifter_common::wire::{Changed, Refusal};
 use super::{
     Driver,
     commands::{Change, Order, took_ns},
+    events::Happening,
     refusal::refusal,
 };
 use crate::{bypass::Bypass, control::ServiceControl, dataplane::DataplaneError};
@@ -52,6 +53,16 @@ impl Driver {
                 let mut record = control.record().clone();
                 record.bypassed = old;
                 control.restore(record.clone());
+                let taken_back = self.audit_record(&Happening {
+                    service: name,
+                    by,
+                    what: "bypass",
+                    slot: None,
+                    detail: format!("taken back, since the host refused it: {error}"),
+                    before_bp: self.in_force_bp(name),
+                    took_ns: 0,
+                });
+                self.state.note(taken_back);
                 if let Err(state) = self.state.save(name, &record) {
                     tracing::error!(service = name, "the refused bypass stays on disk: {state}");
                 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use shifter_common::{
     steering::Slot,
-    wire::{Changed, Refusal},
+    wire::{AuditRecord, Changed, Refusal},
 };
 
 use super::{
@@ -17,6 +17,7 @@ use super::{
 use crate::{
     control::{ServiceControl, ServiceRecord},
     dataplane::DataplaneError,
+    store::StoreError,
 };
 
 /// A change of what is decided about a service.
@@ -56,6 +57,7 @@ impl Driver {
         let by = actor
             .as_ref()
             .map_or_else(|| "SIGHUP".to_owned(), Actor::to_string);
+        self.acting = actor;
         match request {
             Request::Status => self.answer_status(reply),
             Request::Service(name) => self.answer_service(&name, reply),
@@ -64,7 +66,11 @@ impl Driver {
                 let result = self.plan(&name, &version);
                 send(reply, result.map(|plan| Reply::Planned(Box::new(plan))));
             }
-            Request::Apply => send(reply, Ok(Reply::Applied(self.apply(&by, arrived)))),
+            Request::Apply => {
+                let report = self.apply(&by, arrived);
+                self.write_audit();
+                send(reply, Ok(Reply::Applied(report)));
+            }
             Request::SetWeight(name, body) => {
                 let result = self.set_weight(&name, &body, &by, arrived);
                 send(reply, result.map(Reply::Changed));
@@ -87,6 +93,7 @@ impl Driver {
                 send(reply, Ok(Reply::Looked));
             }
         }
+        self.acting = None;
     }
 
     /// Carries out a decision, on disk and in the kernel. If the kernel refuses, nothing has changed,
@@ -113,38 +120,8 @@ impl Driver {
         let old = control.record().clone();
         decide(control, unix_ms());
         let (new, plan) = (control.record().clone(), control.plan());
-        if order == Order::DiskFirst
-            && let Err(error) = self.state.save(name, &new)
-        {
-            self.restore(name, &old);
-            return Err(refusal(
-                "state",
-                format!("{error}; nothing was changed"),
-                "free space or mend the state directory, then try again".into(),
-            ));
-        }
-        let publication = match self.publish(&plan) {
-            Ok(publication) => publication,
-            Err(error) => return Err(self.take_back(change, &old, &error)),
-        };
-        let mut notes = self.known(name)?.notes();
-        if let Err(error) = self.state.save(name, &new) {
-            tracing::error!(
-                service = name,
-                "{what} of {name} is in force, but not on disk: {error}"
-            );
-            notes.push(format!(
-                "it is in force, but not on disk ({error}): the next start of shifterd may undo it; \
-                 free space, then repeat it"
-            ));
-        }
-        if publication.stored_at.is_none() {
-            notes.push("nothing had to change".into());
-        }
-        let took_ns = took_ns(arrived, publication.stored_at);
-        let generation = publication.word.generation();
-        let detail = format!("{}, generation {generation}", describe(&old, &new));
-        self.record(Happening {
+        let words = describe(&old, &new);
+        let happening = |detail, took_ns| Happening {
             service: name,
             by,
             what,
@@ -152,7 +129,38 @@ impl Driver {
             detail,
             before_bp,
             took_ns,
-        });
+        };
+        if order == Order::DiskFirst {
+            let intent = AuditRecord {
+                weight_after_bp: new.weight_bp,
+                ..self.audit_record(&happening(words.clone(), 0))
+            };
+            if let Err(error) = self.state.decide(name, &new, intent) {
+                self.restore(name, &old);
+                return Err(refusal(
+                    "state",
+                    format!("{error}; nothing was changed"),
+                    "free space or mend the state directory, then try again".into(),
+                ));
+            }
+        }
+        let publication = match self.publish(&plan) {
+            Ok(publication) => publication,
+            Err(error) => return Err(self.take_back(change, &old, &error)),
+        };
+        let mut notes = self.known(name)?.notes();
+        let took_ns = took_ns(arrived, publication.stored_at);
+        let generation = publication.word.generation();
+        self.record(happening(
+            format!("{words}, generation {generation}"),
+            took_ns,
+        ));
+        if let Err(error) = self.state.save(name, &new) {
+            notes.push(self.not_kept(change, &new, &error));
+        }
+        if publication.stored_at.is_none() {
+            notes.push("nothing had to change".into());
+        }
         Ok(Changed {
             service: name.to_owned(),
             weight_before_bp: old.weight_bp,
@@ -162,6 +170,33 @@ impl Driver {
             flows_reset_count: 0,
             notes,
         })
+    }
+
+    /// What a person should know of a change that is in force and could not be written.
+    fn not_kept(&self, change: &Change<'_>, new: &ServiceRecord, error: &StoreError) -> String {
+        let Change {
+            service: name,
+            what,
+            ..
+        } = *change;
+        if self.state.service(name) == Some(new) {
+            tracing::error!(
+                service = name,
+                "{what} of {name} is in force and on disk, but not in the audit: {error}"
+            );
+            return format!(
+                "it is in force and on disk, but not in the audit ({error}): shifterd writes it there \
+                 when it can"
+            );
+        }
+        tracing::error!(
+            service = name,
+            "{what} of {name} is in force, but not on disk: {error}"
+        );
+        format!(
+            "it is in force, but not on disk ({error}): the next start of shifterd may undo it; free \
+             space, then repeat it"
+        )
     }
 
     /// Undoes a decision that the packet path refused, everywhere, and says how far that went.
@@ -179,7 +214,21 @@ impl Driver {
         } = *change;
         self.restore(name, old);
         let back = self.put_in_force(name);
-        let kept = self.state.save(name, old);
+        let record = self.audit_record(&Happening {
+            service: name,
+            by,
+            what,
+            slot: change.slot,
+            detail: format!("the kernel refused it: {error}"),
+            before_bp: self.in_force_bp(name),
+            took_ns: 0,
+        });
+        self.state.note(record);
+        let kept = self.state.save(name, old).or_else(|error| {
+            // Without a disk the audit waits; the decision never got there.
+            let is_old = self.state.service(name).is_none_or(|kept| kept == old);
+            if is_old { Ok(()) } else { Err(error) }
+        });
         tracing::error!(service = name, by, "{what} failed: {error}");
         match (back, kept) {
             (Ok(_), Ok(())) => kernel(format!("{error}; {name} is as it was before")),

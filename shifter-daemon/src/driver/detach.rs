@@ -2,7 +2,7 @@
 
 use shifter_common::wire::{Detach, Detached, Refusal};
 
-use super::{Driver, refusal::refusal};
+use super::{Driver, events::Happening, refusal::refusal};
 
 impl Driver {
     pub(super) fn detach(&mut self, body: &Detach, by: &str) -> Result<Detached, Refusal> {
@@ -32,6 +32,21 @@ impl Driver {
         }
         let interfaces = self.dataplane.detach()?;
         tracing::info!(by, live_count, ?interfaces, "detached; shifterd stops");
+        let detail = format!(
+            "all programs are taken off (interfaces: {}); {live_count} live flows were cut off",
+            interfaces.join(", ")
+        );
+        let record = self.audit_record(&Happening {
+            service: "",
+            by,
+            what: "detach",
+            slot: None,
+            detail,
+            before_bp: 0,
+            took_ns: 0,
+        });
+        self.state.note(record);
+        self.retry_audit();
         self.is_detached = true;
         Ok(Detached {
             interfaces,

@@ -1,10 +1,14 @@
-//! The newest events, for `status`; each is one line in the log as well.
+//! What happens: one line in the log, the newest ones for `status`, and what changes anything for the audit.
 
 use std::collections::VecDeque;
 
-use shifter_common::{steering::Slot, wire::Event};
+use shifter_common::{
+    steering::Slot,
+    wire::{AuditActor, AuditRecord, Event},
+};
 
-use super::{Driver, unix_ms};
+use super::{Driver, SHIFTERD, unix_ms};
+use crate::control::BREAKER;
 
 const KEPT: usize = 100;
 
@@ -27,8 +31,15 @@ pub struct Happening<'a> {
 }
 
 impl Driver {
-    /// Records what happened, with the share that is in force now.
+    /// Records what happened, with the share that is in force now. Its record in the audit is on disk
+    /// before the loop turns to anything else, if the disk takes it.
     pub(super) fn record(&mut self, happening: Happening<'_>) {
+        let record = self.audit_record(&happening);
+        // Backends come and go without moving any traffic from one version to the other.
+        let is_health = ["ready", "not ready"].contains(&happening.what);
+        if !is_health || record.weight_before_bp != record.weight_after_bp {
+            self.state.note(record);
+        }
         let Happening {
             service,
             by,
@@ -51,6 +62,68 @@ impl Driver {
             took_ns,
         };
         self.events.record(event);
+    }
+
+    /// The record of something that is in force by now.
+    pub(super) fn audit_record(&self, happening: &Happening<'_>) -> AuditRecord {
+        let service = happening.service;
+        let word = self.words.get(service).copied().unwrap_or_default();
+        AuditRecord {
+            unix_ms: unix_ms(),
+            service: service.to_owned(),
+            config_hash: self.file_hashes.get(service).cloned().unwrap_or_default(),
+            actor: self.actor(happening.by),
+            verb: happening.what.to_owned(),
+            slot: happening.slot,
+            reason: happening.detail.clone(),
+            weight_before_bp: happening.before_bp,
+            weight_after_bp: self.in_force_bp(service),
+            generation: word.generation(),
+            took_ns: happening.took_ns,
+            ..AuditRecord::default()
+        }
+    }
+
+    fn actor(&self, by: &str) -> AuditActor {
+        if let Some(actor) = &self.acting
+            && actor.to_string() == by
+        {
+            return AuditActor {
+                uid: Some(actor.uid),
+                user: actor.name.clone(),
+                how: "api".into(),
+                loginuid: actor.loginuid,
+            };
+        }
+        let how = match by {
+            SHIFTERD => "daemon",
+            BREAKER => "kernel",
+            _ => "signal",
+        };
+        AuditActor {
+            user: by.to_owned(),
+            how: how.into(),
+            ..AuditActor::default()
+        }
+    }
+
+    /// Puts on disk what the audit has been told. While the disk refuses, it is asked at each tick, not
+    /// after each input.
+    pub(super) fn write_audit(&mut self) {
+        if self.state.trouble().is_none() {
+            self.retry_audit();
+        }
+    }
+
+    /// Asks a disk that refused once more.
+    pub(super) fn retry_audit(&mut self) {
+        let known = self.state.trouble().map(str::to_owned);
+        if let Err(error) = self.state.flush() {
+            let text = error.to_string();
+            if known.as_ref() != Some(&text) {
+                tracing::error!("the audit waits for the disk: {text}");
+            }
+        }
     }
 }
 

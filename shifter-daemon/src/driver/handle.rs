@@ -16,6 +16,8 @@ pub struct Actor {
     pub uid: u32,
     /// User name, or the number if the user has none.
     pub name: String,
+    /// User id of the login that led to this, whatever the user became since; if the kernel keeps it.
+    pub loginuid: Option<u32>,
 }
 
 impl std::fmt::Display for Actor {

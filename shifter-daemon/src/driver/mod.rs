@@ -48,7 +48,7 @@ use crate::{
     dataplane::{Dataplane, DataplaneError, FlowTable},
     model::NodeSpec,
     probe::{ProbeEvent, Prober, TargetKey},
-    state::StateFile,
+    store::Store,
 };
 
 /// Time between two sweeps of the flow tables, and between two attempts at what failed.
@@ -78,9 +78,13 @@ pub struct Driver {
     node_file: PathBuf,
     dataplane: Box<dyn Dataplane>,
     services: BTreeMap<String, ServiceControl>,
-    state: StateFile,
+    state: Store,
     prober: Prober,
     events: Events,
+    /// Who asked for what is being done, if somebody did.
+    acting: Option<Actor>,
+    /// SHA-256 of the file in force, by service.
+    file_hashes: BTreeMap<String, String>,
     /// Services whose last publication failed, and why; tried again at each tick.
     unpublished: BTreeMap<String, String>,
     /// Steering word in force by service.
@@ -112,7 +116,7 @@ impl Driver {
         node: NodeSpec,
         node_file: PathBuf,
         dataplane: Box<dyn Dataplane>,
-        state: StateFile,
+        state: Store,
         prober: Prober,
     ) -> Result<Self, DataplaneError> {
         let mut this = Self {
@@ -123,6 +127,8 @@ impl Driver {
             state,
             prober,
             events: Events::default(),
+            acting: None,
+            file_hashes: BTreeMap::new(),
             unpublished: BTreeMap::new(),
             words: BTreeMap::new(),
             tripped: std::collections::BTreeSet::new(),
@@ -140,6 +146,7 @@ impl Driver {
             tracing::error!("the ways around shifter are not as decided: {error}");
         }
         this.update_probes();
+        this.write_audit();
         Ok(this)
     }
 
@@ -162,12 +169,14 @@ impl Driver {
                     self.look_for_outliers(Instant::now().into_std());
                 }
                 Input::Tick => {
+                    self.retry_audit();
                     self.tend();
                     self.look_at_listeners();
                     self.retry();
                     self.begin_sweep(swept_tx.clone());
                 }
             }
+            self.write_audit();
             if self.is_detached {
                 return Ended::Detached;
             }

@@ -159,33 +159,6 @@ fn bad_files_change_nothing() {
     assert_eq!(stage.service().weight_bp, 2_500);
 }
 
-/// What the disk does not take is not done: the state directory is full or gone.
-#[test]
-fn a_decision_that_cannot_be_written_is_refused() {
-    let stage = Stage::new(HookSpec::Tc);
-    stage.set_weight(2_500);
-    let before = stage.service();
-    // A directory where the new file would be written makes every write fail, for root too.
-    let block = stage.daemon.state_dir().join("state.json.new");
-    std::fs::create_dir(&block).expect("the state directory");
-    let refusal = stage
-        .daemon
-        .set_weight(ORDERS, 5_000)
-        .expect_err("cannot be written");
-    assert_eq!(refusal.code, "state");
-    assert!(
-        refusal.message.contains("nothing was changed"),
-        "{refusal:?}"
-    );
-    let after = stage.service();
-    assert_eq!(
-        (after.generation, after.weight_bp),
-        (before.generation, 2_500)
-    );
-    std::fs::remove_dir(&block).expect("removes");
-    stage.set_weight(5_000);
-}
-
 /// Random bytes and mangled headers to the VIP's address, beside real traffic.
 #[test]
 fn hostile_packets_are_counted_and_harm_nothing() {

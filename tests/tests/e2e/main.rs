@@ -9,6 +9,7 @@ mod bypass;
 mod changes;
 mod crash;
 mod departure;
+mod disk;
 mod filters;
 mod flood;
 mod foreign;

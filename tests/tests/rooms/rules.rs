@@ -118,7 +118,7 @@ const LEFT_OF_THE_SHELL: &[Rule] = &[
     rule("crate::driver", EFFECTS),
     rule("crate::metrics", EFFECTS),
     rule("crate::probe", EFFECTS),
-    rule("crate::state", FILES),
+    rule("crate::store", FILES),
 ];
 
 /// No other member of this workspace than the shared types.
@@ -167,7 +167,7 @@ pub const ROOMS: &[Room] = &[
         except: &["wire"],
         planned: &[],
         rules: &[PURE, AYA_POD],
-        crates: Some(&["aya", "serde"]),
+        crates: Some(&["aya", "serde", "sha2"]),
     },
     Room {
         root: "shifter-daemon/src/lib.rs",

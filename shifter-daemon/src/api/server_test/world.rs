@@ -34,6 +34,7 @@ pub(super) fn ada() -> Actor {
     Actor {
         uid: 1000,
         name: "ada".into(),
+        loginuid: None,
     }
 }
 

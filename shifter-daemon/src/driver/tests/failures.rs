@@ -1,7 +1,5 @@
 //! Neither a full disk nor a kernel that refuses leaves anything half done.
 
-use std::fs;
-
 use super::session::{ORDERS, Session};
 use crate::dataplane::{ServicePlan, memory::Operation};
 
@@ -38,9 +36,9 @@ async fn what_cannot_be_put_on_disk_is_not_done() {
             ("lock", ""),
         ])
         .await;
-    let file = session.dir.path().join("state/state.json");
+    let file = session.dir.path().join("state/shifter.db");
     let refusal = format!(
-        "state: writing {}: Is a directory (os error 21); nothing was changed / free space or mend \
+        "state: writing {}: database is locked; nothing was changed / free space or mend \
          the state directory, then try again",
         file.display()
     );
@@ -93,9 +91,9 @@ async fn traffic_is_taken_back_even_if_the_disk_refuses() {
                 ("lock", ""),
             ])
             .await;
-        let file = session.dir.path().join("state/state.json");
+        let file = session.dir.path().join("state/shifter.db");
         let told = format!(
-            "it is in force, but not on disk (writing {}: Is a directory (os error 21)): the next \
+            "it is in force, but not on disk (writing {}: database is locked): the next \
              start of shifterd may undo it; free space, then repeat it",
             file.display()
         );
@@ -185,7 +183,7 @@ async fn what_stays_on_disk_against_all_efforts_is_told() {
     session
         .run(&[("weight orders 500", "0 -> 500, generation 2")])
         .await;
-    let obstacle = session.obstacle();
+    let (lock, state_dir) = (session.lock.clone(), session.dir.path().join("state"));
     session.dataplane.with(|state| {
         let good = state.plans["orders"].clone();
         state.on_publish = Some(Box::new(move |plan| {
@@ -196,14 +194,14 @@ async fn what_stays_on_disk_against_all_efforts_is_told() {
             if as_kept == good {
                 return Ok(());
             }
-            fs::create_dir(&obstacle).map_err(|error| error.to_string())?;
+            lock.take(&state_dir);
             Err("no room".into())
         }));
     });
-    let file = session.dir.path().join("state/state.json");
+    let file = session.dir.path().join("state/shifter.db");
     let refusal = format!(
         "state: no room; and the refused change could not be taken out of the state file (writing \
-         {}: Is a directory (os error 21)): the next start of shifterd would put it in force / \
+         {}: database is locked): the next start of shifterd would put it in force / \
          free space or mend the state directory, then set what you want again",
         file.display()
     );

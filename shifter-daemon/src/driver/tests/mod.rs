@@ -2,6 +2,7 @@
 //! a dataplane in memory.
 
 mod applying;
+mod auditing;
 mod bypassing;
 mod detaching;
 mod drains;

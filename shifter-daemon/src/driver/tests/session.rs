@@ -1,12 +1,21 @@
 //! Scripts of commands, each with what must come of it.
 
-use std::{collections::BTreeMap, fs, net::SocketAddr, path::PathBuf, time::Instant};
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::SocketAddr,
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Instant,
+};
 
+use rusqlite::Connection;
 use shifter_common::{
+    audit::Chain,
     steering::Slot,
     wire::{
-        ApplyReport, Bypass, Changed, Detach, Drain, Effect, EstablishedPolicy, Event, Refusal,
-        Rollback, ServiceStatus, SetWeight, Status,
+        ApplyReport, AuditRecord, Bypass, Changed, Detach, Drain, Effect, EstablishedPolicy, Event,
+        Refusal, Rollback, ServiceStatus, SetWeight, Status,
     },
 };
 use tempfile::TempDir;
@@ -17,7 +26,7 @@ use crate::{
     dataplane::memory::{MemoryDataplane, OnPublish},
     driver::{Actor, Driver, DriverHandle, Ended, Reply, Request},
     probe::{ProbeEvent, Prober, TargetKey},
-    state::StateFile,
+    store::{AuditQuery, FILE, Origin, Store},
 };
 
 /// A service with a backend in each slot.
@@ -39,6 +48,27 @@ pub struct Session {
     /// backend is ready without being probed, and what changes later comes from the script.
     pub probed: mpsc::Receiver<ProbeEvent>,
     pub driver: JoinHandle<Ended>,
+    pub lock: Lock,
+}
+
+/// Somebody else who holds the store, so that every write fails, for root too.
+#[derive(Clone, Default)]
+pub struct Lock(Arc<Mutex<Option<Connection>>>);
+
+impl Lock {
+    pub fn take(&self, state_dir: &Path) {
+        let connection = Connection::open(state_dir.join(FILE)).expect("a database");
+        connection.execute_batch("BEGIN IMMEDIATE").expect("a lock");
+        *self.0.lock().expect("nobody panicked") = Some(connection);
+    }
+
+    fn release(&self) {
+        self.0
+            .lock()
+            .expect("nobody panicked")
+            .take()
+            .expect("a lock");
+    }
 }
 
 impl Session {
@@ -72,6 +102,7 @@ impl Session {
             probes,
             probed,
             driver,
+            lock: Lock::default(),
         }
     }
 
@@ -106,7 +137,7 @@ impl Session {
     /// The world: `ready SERVICE SLOT ADDR`, `fails SERVICE SLOT ADDR WHY`, `write NAME TEXT`,
     /// `remove NAME`, `live SERVICE SLOT ADDR COUNT`,
     /// `ends SERVICE SLOT ADDR OK REFUSED RESET` (flows that end), `pass SECONDS`, `refuse [WHY]`, `lock`, `unlock`.
-    /// Looking: `plan SERVICE`, `record SERVICE`, `event`.
+    /// Looking: `plan SERVICE`, `record SERVICE`, `event`, `audit` (since the last time).
     pub async fn act(&mut self, command: &str) -> String {
         let (verb, rest) = command.split_once(' ').unwrap_or((command, ""));
         let (name, argument) = rest.split_once(' ').unwrap_or((rest, ""));
@@ -114,6 +145,7 @@ impl Session {
             let root = Actor {
                 uid: 0,
                 name: "root".into(),
+                loginuid: Some(1000),
             };
             return words(self.handle.call(request, Some(root), Instant::now()).await);
         }
@@ -172,9 +204,9 @@ impl Session {
                 let on_publish = (!rest.is_empty()).then_some(on_publish);
                 self.dataplane.with(|state| state.on_publish = on_publish);
             }
-            // A directory in the place of the file makes every write fail, for root too.
-            "lock" => fs::create_dir(self.obstacle()).expect("a writable directory"),
-            "unlock" => fs::remove_dir(self.obstacle()).expect("a lock"),
+            "lock" => self.lock.take(&self.dir.path().join("state")),
+            "unlock" => self.lock.release(),
+            "audit" => return self.audit(),
             _ => panic!("no such command: {command}"),
         }
         String::new()
@@ -251,11 +283,45 @@ impl Session {
         })
     }
 
+    /// What a crash at this instant would leave on disk.
+    pub fn on_disk(&self) -> (TempDir, Store) {
+        let copy = tempfile::tempdir().expect("a temporary directory");
+        let state = self.dir.path().join("state");
+        // The log is gone when the driver has ended.
+        for name in [FILE, "shifter.db-wal"].map(|name| state.join(name)) {
+            if name.exists() {
+                let to = copy.path().join(name.file_name().expect("a name"));
+                fs::copy(&name, to).expect("a copy");
+            }
+        }
+        let (store, told) = Store::open(copy.path(), Origin::default());
+        assert_eq!(told, Vec::<String>::new());
+        (copy, store)
+    }
+
+    /// The audit on disk, one line a record, without its beginning.
+    fn audit(&self) -> String {
+        let all = AuditQuery {
+            after: Some(0),
+            limit: 1_000,
+            ..AuditQuery::default()
+        };
+        let lines = self.on_disk().1.audit(&all).expect("a readable disk").lines;
+        let mut chain = Chain::default();
+        let mut told = Vec::new();
+        for line in &lines {
+            chain.follow(line).expect("a sound chain");
+            let record: AuditRecord = serde_json::from_str(line).expect("a record");
+            if record.verb != "chain" {
+                told.push(audited(&record));
+            }
+        }
+        told.join("\n")
+    }
+
     /// What is on disk.
     fn record(&self, service: &str) -> String {
-        let Ok((state, None)) = StateFile::open(&self.dir.path().join("state")) else {
-            return "unreadable".into();
-        };
+        let (_copy, state) = self.on_disk();
         state.service(service).map_or("none".into(), |record| {
             let drained: Vec<String> = record
                 .drained
@@ -270,10 +336,6 @@ impl Session {
             )
         })
     }
-
-    pub fn obstacle(&self) -> PathBuf {
-        self.dir.path().join("state/state.json.new")
-    }
 }
 
 /// A driver that has started but does not run yet.
@@ -284,10 +346,44 @@ pub fn driver(
 ) -> Driver {
     let node_file = dir.path().join("shifter.toml");
     let node = config_files::load_node(&node_file).expect("a good node file");
-    let (state, problem) = StateFile::open(&node.state_dir).expect("a state directory");
-    assert_eq!(problem, None);
+    let state = store(&node.state_dir);
     let dataplane = Box::new(dataplane.clone());
     Driver::start(node, node_file, dataplane, state, Prober::new(prober)).expect("starts")
+}
+
+/// A store in which nothing is amiss.
+pub fn store(state_dir: &Path) -> Store {
+    let origin = Origin {
+        host: "web-1".into(),
+        boot_id: "boot-1".into(),
+    };
+    let (store, told) = Store::open(state_dir, origin);
+    assert_eq!(told, Vec::<String>::new());
+    store
+}
+
+/// A record of the audit in words.
+fn audited(record: &AuditRecord) -> String {
+    let AuditRecord {
+        service,
+        actor,
+        verb,
+        slot,
+        reason,
+        weight_before_bp,
+        weight_after_bp,
+        generation,
+        ..
+    } = record;
+    let slot = slot.map_or(String::new(), |slot| format!(" {slot}"));
+    let login = actor
+        .loginuid
+        .map_or(String::new(), |uid| format!(" for uid {uid}"));
+    format!(
+        "{} by {}{login}: {service} {verb}{slot}: {weight_before_bp} -> {weight_after_bp}, generation \
+         {generation}: {reason}",
+        actor.user, actor.how
+    )
 }
 
 pub fn write(dir: &TempDir, name: &str, text: &str) {

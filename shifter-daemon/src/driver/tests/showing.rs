@@ -9,7 +9,7 @@ use shifter_common::{
     wire::{Affinity, EstablishedPolicy, Role},
 };
 
-use super::session::{ORDERS, SEARCH, Session};
+use super::session::{ORDERS, SEARCH, Session, store};
 use crate::{dataplane::ListedFlow, model::Slot};
 
 const FILES: &[(&str, &str)] = &[("orders.toml", ORDERS), ("search.toml", SEARCH)];
@@ -158,17 +158,21 @@ async fn a_drain_that_takes_too_long_is_told_while_there_are_flows() {
         );
         // The clock cannot be turned on, but the record can be turned back.
         let (dir, dataplane) = session.kill().await;
-        let path = dir.path().join("state/state.json");
-        let text = std::fs::read_to_string(&path).expect("a state file");
-        let mut state: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-        let since = &mut state["services"]["orders"]["drained"]["b"]["since_unix_ms"];
-        *since = (since.as_u64().expect("a time") - 90_000).into();
-        std::fs::write(&path, state.to_string()).expect("a writable directory");
+        set_drained_since(&dir, |since_unix_ms| since_unix_ms - 90_000);
         let session = Session::start_in(dir, dataplane);
         let slot = &session.service("orders").await.slots[1];
         assert_eq!(slot.reason, expected, "{file}");
         assert!(slot.drained && !slot.eligible);
     }
+}
+
+/// Turns the record of the drain of slot b to another time.
+fn set_drained_since(dir: &tempfile::TempDir, to: impl Fn(u64) -> u64) {
+    let mut state = store(&dir.path().join("state"));
+    let mut record = state.service("orders").expect("a record").clone();
+    let drained = record.drained.get_mut(&Slot::B).expect("a drain");
+    drained.since_unix_ms = to(drained.since_unix_ms);
+    state.save("orders", &record).expect("a disk");
 }
 
 /// A clock that was set back must not make a drain overdue, nor bring anything down.
@@ -180,11 +184,7 @@ async fn a_drain_from_the_future_is_not_overdue() {
         .await;
     session.run(&[("live orders b 10.2.0.1:80 1", "")]).await;
     let (dir, dataplane) = session.kill().await;
-    let path = dir.path().join("state/state.json");
-    let text = std::fs::read_to_string(&path).expect("a state file");
-    let mut state: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-    state["services"]["orders"]["drained"]["b"]["since_unix_ms"] = u64::MAX.into();
-    std::fs::write(&path, state.to_string()).expect("a writable directory");
+    set_drained_since(&dir, |_| u64::MAX);
     let session = Session::start_in(dir, dataplane);
     assert_eq!(
         session.service("orders").await.slots[1].reason,

@@ -5,12 +5,11 @@ use std::fs;
 use shifter_common::steering::Slot;
 use tokio::sync::mpsc;
 
-use super::session::{ORDERS, SEARCH, Session, driver, event, write};
+use super::session::{ORDERS, SEARCH, Session, driver, event, store, write};
 use crate::{
     control::ServiceRecord,
     dataplane::memory::{MemoryDataplane, Operation},
     model::OnEmpty,
-    state::StateFile,
 };
 
 const FILES: &[(&str, &str)] = &[("orders.toml", ORDERS)];
@@ -59,7 +58,7 @@ async fn what_the_kernel_holds_is_taken_over_as_it_is() {
 }
 
 fn decided(dir: &std::path::Path, weight_bp: u16) {
-    let (mut state, _) = StateFile::open(&dir.join("state")).expect("a state directory");
+    let mut state = store(&dir.join("state"));
     let record = ServiceRecord {
         baseline: Slot::A,
         weight_bp,
@@ -154,7 +153,7 @@ async fn without_a_record_the_kernel_counts() {
         .run(&[("weight orders 500", "0 -> 500, generation 2")])
         .await;
     let (dir, dataplane) = session.kill().await;
-    fs::remove_file(dir.path().join("state/state.json")).expect("a writable directory");
+    fs::remove_dir_all(dir.path().join("state")).expect("a writable directory");
     let mut session = Session::start_in(dir, dataplane);
     session
         .run(&[(
@@ -316,7 +315,7 @@ async fn a_kernel_that_does_not_tell_what_it_holds_ends_the_start() {
     let (dir, dataplane) = session.kill().await;
     dataplane.with(|state| state.failing.insert(Operation::Published, "EBADF".into()));
     let node = crate::config_files::load_node(&dir.path().join("shifter.toml")).expect("good");
-    let (state, _) = StateFile::open(&node.state_dir).expect("a state directory");
+    let state = store(&node.state_dir);
     let prober = crate::probe::Prober::new(mpsc::channel(1).0);
     let node_file = dir.path().join("shifter.toml");
     let started = crate::driver::Driver::start(node, node_file, Box::new(dataplane), state, prober);

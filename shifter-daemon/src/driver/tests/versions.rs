@@ -43,7 +43,7 @@ async fn what_the_disk_or_the_kernel_has_lost_the_other_knows() {
     assert_eq!(ids(&session, "orders"), [3, 4]);
     // The state is lost.
     let (dir, dataplane) = session.kill().await;
-    std::fs::remove_file(dir.path().join("state/state.json")).expect("a state file");
+    std::fs::remove_dir_all(dir.path().join("state")).expect("a state directory");
     let mut session = Session::start_in(dir, dataplane);
     assert_eq!(ids(&session, "orders"), [3, 4], "as the kernel holds it");
     session.act(&format!("write search.toml {SEARCH}")).await;
