@@ -7,6 +7,7 @@ pub mod config;
 pub mod config_files;
 pub mod control;
 pub mod dataplane;
+pub mod deployment;
 pub mod doctor;
 pub mod driver;
 pub mod hook;

@@ -161,7 +161,7 @@ pub struct ApplyReport {
 /// Reply to a request that was not carried out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
-    /// For programs: `unknown_service`, `bad_request`, `forbidden`, `not_eligible`, `flows_open`,
+    /// For programs: `unknown_service`, `unknown_rollout`, `bad_request`, `forbidden`, `not_eligible`, `flows_open`,
     /// `vip_lost`, `kernel`, `state`, `internal`, `unknown_path`, `wrong_method`.
     pub code: String,
     /// What was refused and why.

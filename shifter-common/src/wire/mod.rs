@@ -6,6 +6,9 @@
 //! | `GET /v1/services/{service}` | | [`ServiceStatus`] |
 //! | `GET /v1/services/{service}/flows?limit=N` | | [`Flows`] |
 //! | `GET /v1/services/{service}/plan/{version}` | | [`PlannedRollout`] |
+//! | `GET /v1/services/{service}/history` | | [`History`] |
+//! | `GET /v1/services/{service}/history/{rollout}` | | [`DeploymentRecord`] |
+//! | `GET /v1/audit?after=N&limit=N&service=NAME&rollout=N` | | [`AuditPage`] |
 //! | `POST /v1/apply` | | [`ApplyReport`] |
 //! | `POST /v1/services/{service}/weight` | [`SetWeight`] | [`Changed`] |
 //! | `POST /v1/services/{service}/rollback` | [`Rollback`] | [`Changed`] |
@@ -17,6 +20,7 @@
 mod audit;
 mod breaker;
 mod command;
+mod history;
 mod local;
 mod plan;
 mod status;
@@ -24,6 +28,7 @@ mod status;
 pub use audit::*;
 pub use breaker::*;
 pub use command::*;
+pub use history::*;
 pub use local::*;
 pub use plan::*;
 pub use status::*;

@@ -3,12 +3,16 @@
 use shifter_common::wire::Refusal;
 
 use super::{Right, body, refused::bad_request};
-use crate::{driver::Request, rollout::Label};
+use crate::{driver::Request, rollout::Label, store::AuditQuery};
 
 /// Flows shown unless the client says how many.
 const FLOWS_DEFAULT_COUNT: usize = 100;
 /// Flows shown at most: about 2 MB of JSON.
 const FLOWS_MAX_COUNT: usize = 10_000;
+/// Records shown unless the client says how many.
+const AUDIT_DEFAULT_COUNT: u32 = 100;
+/// Records shown at most: about 1 MB of JSON.
+const AUDIT_MAX_COUNT: u32 = 1_000;
 
 /// Something a client can ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +25,12 @@ pub enum Endpoint {
     Flows,
     /// What a rollout would do.
     Plan,
+    /// Revisions and rollouts of a service.
+    History,
+    /// One rollout, as the audit tells it.
+    Deployment,
+    /// Records of the audit.
+    Audit,
     /// Read the service files again.
     Apply,
     /// Change the canary's weight.
@@ -42,6 +52,8 @@ pub(super) struct Parts<'a> {
     pub service: &'a str,
     /// `{version}` of the path, decoded.
     pub version: &'a str,
+    /// `{rollout}` of the path, decoded.
+    pub rollout: &'a str,
     /// What follows the question mark.
     pub query: &'a str,
     /// The header of this name.
@@ -57,6 +69,9 @@ impl Endpoint {
         Self::Service,
         Self::Flows,
         Self::Plan,
+        Self::History,
+        Self::Deployment,
+        Self::Audit,
         Self::Apply,
         Self::Weight,
         Self::Rollback,
@@ -72,6 +87,9 @@ impl Endpoint {
             Self::Service => "/v1/services/{service}",
             Self::Flows => "/v1/services/{service}/flows",
             Self::Plan => "/v1/services/{service}/plan/{version}",
+            Self::History => "/v1/services/{service}/history",
+            Self::Deployment => "/v1/services/{service}/history/{rollout}",
+            Self::Audit => "/v1/audit",
             Self::Apply => "/v1/apply",
             Self::Weight => "/v1/services/{service}/weight",
             Self::Rollback => "/v1/services/{service}/rollback",
@@ -92,7 +110,13 @@ impl Endpoint {
     /// What the caller needs.
     pub const fn right(self) -> Right {
         match self {
-            Self::Status | Self::Service | Self::Flows | Self::Plan => Right::Read,
+            Self::Status
+            | Self::Service
+            | Self::Flows
+            | Self::Plan
+            | Self::History
+            | Self::Deployment
+            | Self::Audit => Right::Read,
             Self::Apply
             | Self::Weight
             | Self::Rollback
@@ -108,6 +132,8 @@ impl Endpoint {
             Self::Status | Self::Service => "status",
             Self::Flows => "flows",
             Self::Plan => "plan",
+            Self::History | Self::Deployment => "history",
+            Self::Audit => "audit",
             Self::Apply => "apply",
             Self::Weight => "set-weight",
             Self::Rollback => "rollback",
@@ -131,11 +157,12 @@ impl Endpoint {
         let Parts {
             service,
             version,
+            rollout,
             query,
             content_type,
             body,
         } = parts;
-        if self != Self::Flows && !query.is_empty() {
+        if !matches!(self, Self::Flows | Self::Audit) && !query.is_empty() {
             return Err(bad_request(
                 format!("unknown query `{}`", body::shorten(query)),
                 format!("{} {} takes no query", self.method(), self.path()),
@@ -153,6 +180,9 @@ impl Endpoint {
             Self::Service => Request::Service(service),
             Self::Flows => Request::Flows(service, flows_limit(query)?),
             Self::Plan => Request::Plan(service, label(version)?),
+            Self::History => Request::History(service),
+            Self::Deployment => Request::Deployment(service, number_of_rollout(rollout)?),
+            Self::Audit => Request::Audit(audit_query(query)?),
             Self::Apply => {
                 body::decode::<serde_json::Value>(&body::NOTHING, content_type, body)?;
                 Request::Apply
@@ -182,31 +212,88 @@ fn label(version: &str) -> Result<Label, Refusal> {
     })
 }
 
-fn flows_limit(query: &str) -> Result<usize, Refusal> {
-    let help = format!("right is ?limit=N with N in 1..={FLOWS_MAX_COUNT}");
-    let mut limit = None;
+fn number_of_rollout(text: &str) -> Result<u64, Refusal> {
+    number(text, 1..=u64::MAX >> 1).ok_or_else(|| {
+        bad_request(
+            format!("`{}` is no number of a rollout", body::shorten(text)),
+            "rollouts are numbered from 1; see: shifterctl history SERVICE",
+        )
+    })
+}
+
+/// `parse` takes a leading plus sign, which in a query means a space.
+fn number(text: &str, right: std::ops::RangeInclusive<u64>) -> Option<u64> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse()
+        .ok()
+        .filter(|number| digits && right.contains(number))
+}
+
+/// The parameters of a query that may be given, each once.
+fn parameters<'a, const COUNT: usize>(
+    query: &'a str,
+    names: [&str; COUNT],
+    help: &str,
+) -> Result<[Option<&'a str>; COUNT], Refusal> {
+    let mut found = [None; COUNT];
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        if key != "limit" {
+        let Some(at) = names.iter().position(|name| *name == key) else {
             let message = format!("unknown query parameter `{}`", body::shorten(key));
             return Err(bad_request(message, help));
-        }
-        if limit.is_some() {
-            return Err(bad_request("query parameter `limit` is given twice", help));
-        }
-        // `parse` takes a leading plus sign, which in a query means a space.
-        let digits = value.bytes().all(|byte| byte.is_ascii_digit());
-        let count = value
-            .parse()
-            .ok()
-            .filter(|n| digits && (1..=FLOWS_MAX_COUNT).contains(n));
-        let Some(count) = count else {
-            let message = format!("query parameter `limit` is `{}`", body::shorten(value));
-            return Err(bad_request(message, help));
         };
-        limit = Some(count);
+        if found[at].replace(value).is_some() {
+            let message = format!("query parameter `{key}` is given twice");
+            return Err(bad_request(message, help));
+        }
     }
-    Ok(limit.unwrap_or(FLOWS_DEFAULT_COUNT))
+    Ok(found)
+}
+
+fn flows_limit(query: &str) -> Result<usize, Refusal> {
+    let help = format!("right is ?limit=N with N in 1..={FLOWS_MAX_COUNT}");
+    let [limit] = parameters(query, ["limit"], &help)?;
+    let Some(value) = limit else {
+        return Ok(FLOWS_DEFAULT_COUNT);
+    };
+    match number(value, 1..=FLOWS_MAX_COUNT as u64) {
+        Some(count) => Ok(count as usize),
+        None => {
+            let message = format!("query parameter `limit` is `{}`", body::shorten(value));
+            Err(bad_request(message, help))
+        }
+    }
+}
+
+fn audit_query(query: &str) -> Result<AuditQuery, Refusal> {
+    let help = format!(
+        "right is ?after=SEQ&limit=N&service=NAME&rollout=N with limit in 1..={AUDIT_MAX_COUNT}"
+    );
+    let names = ["after", "limit", "service", "rollout"];
+    let [after, limit, service, rollout] = parameters(query, names, &help)?;
+    let numbered = |name, value: Option<&str>, right| {
+        let Some(value) = value else { return Ok(None) };
+        number(value, right).map(Some).ok_or_else(|| {
+            let message = format!("query parameter `{name}` is `{}`", body::shorten(value));
+            bad_request(message, help.clone())
+        })
+    };
+    // A name needs no escapes, and one that has them is none.
+    let is_name = |name: &str| {
+        let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        !name.is_empty() && name.bytes().all(plain)
+    };
+    if let Some(name) = service.filter(|name| !is_name(name)) {
+        let message = format!("query parameter `service` is `{}`", body::shorten(name));
+        return Err(bad_request(message, help));
+    }
+    let limit = numbered("limit", limit, 1..=u64::from(AUDIT_MAX_COUNT))?;
+    Ok(AuditQuery {
+        after: numbered("after", after, 0..=u64::MAX)?,
+        limit: limit.map_or(AUDIT_DEFAULT_COUNT, |count| count as u32),
+        service: service.map(str::to_owned),
+        rollout: numbered("rollout", rollout, 1..=u64::MAX)?,
+    })
 }
 
 #[cfg(test)]
@@ -223,6 +310,7 @@ mod tests {
         endpoint.decode(Parts {
             service: "orders",
             version: "3.2.0",
+            rollout: "4",
             query,
             content_type: JSON,
             body,
@@ -248,6 +336,33 @@ mod tests {
                 "",
                 "",
                 Request::Plan(orders(), "3.2.0".parse().unwrap()),
+            ),
+            (Endpoint::History, "", "", Request::History(orders())),
+            (
+                Endpoint::Deployment,
+                "",
+                "",
+                Request::Deployment(orders(), 4),
+            ),
+            (
+                Endpoint::Audit,
+                "",
+                "",
+                Request::Audit(AuditQuery {
+                    limit: 100,
+                    ..AuditQuery::default()
+                }),
+            ),
+            (
+                Endpoint::Audit,
+                "rollout=4&service=orders&after=0&limit=1000",
+                "",
+                Request::Audit(AuditQuery {
+                    after: Some(0),
+                    limit: 1_000,
+                    service: Some(orders()),
+                    rollout: Some(4),
+                }),
             ),
             (Endpoint::Apply, "", "", Request::Apply),
             (Endpoint::Apply, "", "{}", Request::Apply),
@@ -311,7 +426,44 @@ mod tests {
     #[test]
     fn a_bad_query_is_refused_with_what_is_right() {
         let limit = "right is ?limit=N with N in 1..=10000";
+        let audit = "right is ?after=SEQ&limit=N&service=NAME&rollout=N with limit in 1..=1000";
         let rows = [
+            (
+                Endpoint::Audit,
+                "limit=1001",
+                "query parameter `limit` is `1001`",
+                audit,
+            ),
+            (
+                Endpoint::Audit,
+                "after=-1",
+                "query parameter `after` is `-1`",
+                audit,
+            ),
+            (
+                Endpoint::Audit,
+                "rollout=0",
+                "query parameter `rollout` is `0`",
+                audit,
+            ),
+            (
+                Endpoint::Audit,
+                "service=a%20b",
+                "query parameter `service` is `a%20b`",
+                audit,
+            ),
+            (
+                Endpoint::Audit,
+                "after=1&limit=2&after=3",
+                "query parameter `after` is given twice",
+                audit,
+            ),
+            (
+                Endpoint::Audit,
+                "before=5",
+                "unknown query parameter `before`",
+                audit,
+            ),
             (
                 Endpoint::Flows,
                 "limit=0",
@@ -373,6 +525,26 @@ mod tests {
             assert_eq!(
                 (refusal.message.as_str(), refusal.help.as_str()),
                 (message, help)
+            );
+        }
+    }
+
+    #[test]
+    fn a_rollout_has_a_number() {
+        for text in ["", "0", "x", "+1", "-1", "99999999999999999999"] {
+            let parts = Parts {
+                service: "orders",
+                rollout: text,
+                ..Parts::default()
+            };
+            let refusal = Endpoint::Deployment.decode(parts).unwrap_err();
+            assert_eq!(refusal.code, "bad_request");
+            assert_eq!(
+                (refusal.message, refusal.help.as_str()),
+                (
+                    format!("`{text}` is no number of a rollout"),
+                    "rollouts are numbered from 1; see: shifterctl history SERVICE"
+                )
             );
         }
     }

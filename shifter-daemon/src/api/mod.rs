@@ -7,6 +7,7 @@
 //! `docs/openapi.json` describe them for people and programs.
 
 mod access;
+mod audit;
 mod body;
 pub(crate) mod connections;
 mod endpoint;

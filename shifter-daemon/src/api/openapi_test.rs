@@ -5,8 +5,10 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 use serde_json::Value;
 use shifter_common::wire::{
-    ApplyReport, Bypass, Changed, ConfigChange, Detach, Detached, Diagnostic, Drain, Effect, Flow,
-    Flows, Phase, PlannedRollout, PlannedStep, Refusal, Rollback, SetWeight, Slot,
+    ApplyReport, AuditActor, AuditFlows, AuditGate, AuditMetric, AuditPage, AuditRecord, Bypass,
+    Changed, ConfigChange, DeploymentRecord, DeploymentStep, Detach, Detached, Diagnostic, Drain,
+    Effect, Flow, Flows, History, Phase, PlannedRollout, PlannedStep, Refusal, RevisionStatus,
+    Rollback, RolloutSummary, SetWeight, Slot,
 };
 
 use super::{Endpoint, Right, http_status};
@@ -90,6 +92,54 @@ fn samples() -> Vec<(&'static str, Value)> {
         }],
         notes: vec![],
     };
+    let revision = RevisionStatus {
+        number: 0,
+        slot: Slot::A,
+        version: String::new(),
+        config_hash: String::new(),
+        rollout: None,
+        unix_ms: 0,
+        by: String::new(),
+        outcome: String::new(),
+    };
+    let rollout = RolloutSummary {
+        id: 0,
+        version: String::new(),
+        old_version: None,
+        slot: Slot::A,
+        strategy: String::new(),
+        plan_hash: String::new(),
+        phase: String::new(),
+        is_final: false,
+        attempt: 0,
+        began_unix_ms: 0,
+        changed_unix_ms: 0,
+    };
+    let text = || "x".to_owned();
+    let audit = AuditRecord {
+        service: text(),
+        rollout: Some(1),
+        version: text(),
+        old_version: text(),
+        config_hash: text(),
+        actor: AuditActor {
+            uid: Some(0),
+            loginuid: Some(0),
+            ..AuditActor::default()
+        },
+        slot: Some(Slot::A),
+        from: text(),
+        to: text(),
+        step: Some(0),
+        metrics: vec![AuditMetric::default()],
+        gates: vec![AuditGate::default()],
+        flows: Some(AuditFlows::default()),
+        program_tag: text(),
+        generation: 1,
+        took_ns: 1,
+        hash: text(),
+        ..AuditRecord::default()
+    };
     let refusal = Refusal {
         code: String::new(),
         message: String::new(),
@@ -114,6 +164,17 @@ fn samples() -> Vec<(&'static str, Value)> {
         row("Flows", Flows::default()),
         row("PlannedRollout", &planned),
         row("PlannedStep", &planned.steps[0]),
+        row("AuditRecord", &audit),
+        row("AuditActor", &audit.actor),
+        row("AuditMetric", &audit.metrics[0]),
+        row("AuditGate", &audit.gates[0]),
+        row("AuditFlows", audit.flows),
+        row("AuditPage", AuditPage::default()),
+        row("History", History::default()),
+        row("RevisionStatus", revision),
+        row("RolloutSummary", rollout),
+        row("DeploymentStep", DeploymentStep::default()),
+        row("DeploymentRecord", DeploymentRecord::default()),
         row("SetWeight", SetWeight { weight_bp: 0 }),
         row("Rollback", Rollback::default()),
         row(
@@ -144,6 +205,9 @@ fn the_document_has_each_route_with_its_bodies_and_no_other() {
         (Endpoint::Service, None, "ServiceStatus"),
         (Endpoint::Flows, None, "Flows"),
         (Endpoint::Plan, None, "PlannedRollout"),
+        (Endpoint::History, None, "History"),
+        (Endpoint::Deployment, None, "DeploymentRecord"),
+        (Endpoint::Audit, None, "AuditPage"),
         (Endpoint::Apply, None, "ApplyReport"),
         (Endpoint::Weight, Some("SetWeight"), "Changed"),
         (Endpoint::Rollback, Some("Rollback"), "Changed"),
@@ -268,6 +332,7 @@ fn the_document_and_the_reference_have_each_refusal_code_with_its_status() {
         "bad_request",
         "forbidden",
         "unknown_service",
+        "unknown_rollout",
         "unknown_path",
         "wrong_method",
         "not_eligible",
@@ -300,6 +365,7 @@ fn the_reference_has_each_route_field_and_an_example() {
                 .path()
                 .replace("{service}", "orders")
                 .replace("{version}", "3.2.0")
+                .replace("{rollout}", "1")
         );
         assert!(section.contains(&url), "{heading} has no curl example");
     }

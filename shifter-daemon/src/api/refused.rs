@@ -12,7 +12,7 @@ pub fn http_status(code: &str) -> StatusCode {
     match code {
         "bad_request" => StatusCode::BAD_REQUEST,
         "forbidden" => StatusCode::FORBIDDEN,
-        "unknown_service" | "unknown_path" => StatusCode::NOT_FOUND,
+        "unknown_service" | "unknown_rollout" | "unknown_path" => StatusCode::NOT_FOUND,
         "wrong_method" => StatusCode::METHOD_NOT_ALLOWED,
         "not_eligible" | "flows_open" | "vip_lost" => StatusCode::CONFLICT,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
@@ -60,6 +60,7 @@ mod tests {
     fn every_code_has_its_status() {
         let rows = [
             ("unknown_service", 404),
+            ("unknown_rollout", 404),
             ("unknown_path", 404),
             ("wrong_method", 405),
             ("bad_request", 400),

@@ -15,7 +15,7 @@ use shifter_common::wire::Refusal;
 use tokio::{net::UnixListener, net::UnixStream, time::timeout};
 
 use super::{
-    Access, Caller, Endpoint, Limits, Peer, Right, body, connections,
+    Access, Caller, Endpoint, Limits, Peer, Right, audit, body, connections,
     endpoint::Parts,
     refused::{Refused, bad_request, json},
 };
@@ -164,6 +164,7 @@ async fn answer(
     let request = endpoint.decode(Parts {
         service: path_value("service"),
         version: path_value("version"),
+        rollout: path_value("rollout"),
         query: head.uri.query().unwrap_or_default(),
         content_type: head
             .headers
@@ -234,6 +235,9 @@ fn asked(request: &Request) -> String {
         | Request::Service(_)
         | Request::Flows(..)
         | Request::Plan(..)
+        | Request::Audit(_)
+        | Request::History(_)
+        | Request::Deployment(..)
         | Request::LookAtListeners => String::new(),
         Request::Apply => "files".into(),
         Request::SetWeight(service, set) => format!("{service:?} weight_bp={}", set.weight_bp),
@@ -255,6 +259,9 @@ fn reply_response(reply: &Reply) -> Response {
         Reply::Service(service) => json(StatusCode::OK, service),
         Reply::Flows(flows) => json(StatusCode::OK, flows),
         Reply::Planned(plan) => json(StatusCode::OK, plan),
+        Reply::Audit(lines) => audit::page(lines),
+        Reply::History(history) => json(StatusCode::OK, history),
+        Reply::Deployment(record) => json(StatusCode::OK, record),
         Reply::Applied(report) => json(StatusCode::OK, report),
         Reply::Changed(changed) => json(StatusCode::OK, changed),
         Reply::Detached(detached) => json(StatusCode::OK, detached),

@@ -66,6 +66,21 @@ impl Driver {
                 let result = self.plan(&name, &version);
                 send(reply, result.map(|plan| Reply::Planned(Box::new(plan))));
             }
+            Request::Audit(query) => send(reply, self.audit(&query).map(Reply::Audit)),
+            Request::History(name) => {
+                let result = self.history(&name);
+                send(
+                    reply,
+                    result.map(|history| Reply::History(Box::new(history))),
+                );
+            }
+            Request::Deployment(name, rollout) => {
+                let result = self.deployment(&name, rollout);
+                send(
+                    reply,
+                    result.map(|record| Reply::Deployment(Box::new(record))),
+                );
+            }
             Request::Apply => {
                 let report = self.apply(&by, arrived);
                 self.write_audit();

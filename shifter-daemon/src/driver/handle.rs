@@ -2,10 +2,13 @@
 
 use std::time::Instant;
 
-use crate::rollout::Label;
+use crate::{
+    rollout::Label,
+    store::{AuditLines, AuditQuery},
+};
 use shifter_common::wire::{
-    ApplyReport, Bypass, Changed, Detach, Detached, Drain, Flows, PlannedRollout, Refusal,
-    Rollback, ServiceStatus, SetWeight, Status,
+    ApplyReport, Bypass, Changed, DeploymentRecord, Detach, Detached, Drain, Flows, History,
+    PlannedRollout, Refusal, Rollback, ServiceStatus, SetWeight, Status,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -37,6 +40,12 @@ pub enum Request {
     Flows(String, usize),
     /// What a rollout to this version would do.
     Plan(String, Label),
+    /// Records of the audit.
+    Audit(AuditQuery),
+    /// Revisions and rollouts of a service.
+    History(String),
+    /// One rollout of a service, as the audit tells it.
+    Deployment(String, u64),
     /// Read the service files again and put them in force.
     Apply,
     /// Change the canary's weight.
@@ -64,6 +73,12 @@ pub enum Reply {
     Flows(Flows),
     /// To [`Request::Plan`].
     Planned(Box<PlannedRollout>),
+    /// To [`Request::Audit`].
+    Audit(AuditLines),
+    /// To [`Request::History`].
+    History(Box<History>),
+    /// To [`Request::Deployment`].
+    Deployment(Box<DeploymentRecord>),
     /// To [`Request::Apply`].
     Applied(ApplyReport),
     /// To the requests that change one service.

@@ -9,6 +9,7 @@ mod detach;
 mod drain;
 mod events;
 mod handle;
+mod history;
 mod inbox;
 mod listeners;
 mod outliers;

@@ -146,7 +146,14 @@ pub const ROOMS: &[Room] = &[
     Room {
         root: "shifter-daemon/src/lib.rs",
         modules: &[
-            "model", "config", "control", "hook", "rollout", "observe", "analysis",
+            "model",
+            "config",
+            "control",
+            "hook",
+            "rollout",
+            "observe",
+            "analysis",
+            "deployment",
         ],
         except: &[],
         planned: &["observe", "analysis"],

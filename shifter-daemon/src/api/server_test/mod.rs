@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use shifter_common::wire::{
-    ApplyReport, Bypass, Changed, Detach, Detached, Drain, Flows, PlannedRollout, Refusal,
-    Rollback, SetWeight, Slot,
+    ApplyReport, AuditPage, Bypass, Changed, DeploymentRecord, Detach, Detached, Drain, Flows,
+    History, PlannedRollout, Refusal, Rollback, SetWeight, Slot,
 };
 
 use self::world::{World, ada, ada_may, changed, exchange, flows};
@@ -12,6 +12,7 @@ use super::{Right, SocketGroups, bind_for, serve};
 use crate::{
     driver::{DriverHandle, Request},
     metrics::sample,
+    store::AuditQuery,
 };
 
 mod limits;
@@ -41,6 +42,12 @@ async fn every_endpoint_asks_the_driver_as_the_user_and_sends_its_answer() {
         .await
         .json(200);
     assert_eq!((plan.version.as_str(), plan.slot), ("3.2.0+b7", Slot::B));
+    let history: History = world.get("/v1/services/orders/history").await.json(200);
+    assert_eq!(history, History::default());
+    let record: DeploymentRecord = world.get("/v1/services/orders/history/4").await.json(200);
+    assert_eq!(record, DeploymentRecord::default());
+    let page: AuditPage = world.get("/v1/audit?after=0&limit=5").await.json(200);
+    assert_eq!((page.records.len(), page.last_seq), (1, 1));
     let report: ApplyReport = world.post("/v1/apply", "").await.json(200);
     assert_eq!(report, ApplyReport::default());
     for (verb, body) in [
@@ -66,6 +73,13 @@ async fn every_endpoint_asks_the_driver_as_the_user_and_sends_its_answer() {
         Request::Service(orders()),
         Request::Flows(orders(), 5),
         Request::Plan(orders(), "3.2.0+b7".parse().unwrap()),
+        Request::History(orders()),
+        Request::Deployment(orders(), 4),
+        Request::Audit(AuditQuery {
+            after: Some(0),
+            limit: 5,
+            ..AuditQuery::default()
+        }),
         Request::Apply,
         Request::SetWeight(orders(), SetWeight { weight_bp: 500 }),
         Request::Rollback(orders(), Rollback::default()),
@@ -123,7 +137,8 @@ async fn what_the_driver_never_hears_of() {
     let world = World::quick();
     let list = "paths: GET /v1/status, GET /v1/services/{service}, \
                 GET /v1/services/{service}/flows, GET /v1/services/{service}/plan/{version}, \
-                POST /v1/apply, \
+                GET /v1/services/{service}/history, \
+                GET /v1/services/{service}/history/{rollout}, GET /v1/audit, POST /v1/apply, \
                 POST /v1/services/{service}/weight, POST /v1/services/{service}/rollback, \
                 POST /v1/services/{service}/drain, POST /v1/services/{service}/bypass, \
                 POST /v1/detach";

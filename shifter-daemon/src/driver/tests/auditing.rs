@@ -231,3 +231,115 @@ async fn what_could_not_be_written_is_written_later() {
         )
     );
 }
+
+/// Who reads the audit gets what is on disk, and is told of what is not.
+#[tokio::test(start_paused = true)]
+async fn the_audit_says_what_it_does_not_hold_yet() {
+    let mut session = Session::start(FILES);
+    session
+        .run(&[
+            ("weight orders 500", "0 -> 500, generation 2"),
+            ("lock", ""),
+        ])
+        .await;
+    session.act("rollback orders").await;
+    let query = AuditQuery {
+        limit: 10,
+        ..AuditQuery::default()
+    };
+    let request = crate::driver::Request::Audit(query);
+    let reply = session
+        .handle
+        .call(request, None, std::time::Instant::now())
+        .await;
+    let Ok(crate::driver::Reply::Audit(found)) = reply else {
+        panic!("{reply:?}");
+    };
+    let file = session.dir.path().join("state").join(FILE);
+    assert_eq!(
+        (found.lines.len(), found.last_seq, found.unwritten_count),
+        (2, 2, 1)
+    );
+    assert_eq!(
+        found.trouble,
+        format!("writing {}: database is locked", file.display())
+    );
+}
+
+/// A rollout that the store holds, with two records.
+fn rolled(state_dir: &std::path::Path) {
+    use crate::rollout::{Rollout, RolloutParts};
+    let loaded = crate::config::collect(vec![("orders.toml".into(), Ok(ORDERS.into()))]);
+    let plan = loaded.services["orders"].rollout_plan(shifter_common::steering::Slot::B);
+    let parts = RolloutParts {
+        id: 7,
+        service: "orders".into(),
+        version: "3.2.0".parse().expect("a label"),
+        old_version: None,
+        canary: shifter_common::steering::Slot::B,
+    };
+    let record = |to: &str| shifter_common::wire::AuditRecord {
+        service: "orders".into(),
+        rollout: Some(7),
+        version: "3.2.0".into(),
+        to: to.into(),
+        ..Default::default()
+    };
+    let rollout = Rollout::new(parts, plan.expect("a plan"));
+    let revision = crate::store::Revision {
+        service: "orders".into(),
+        number: 0,
+        slot: shifter_common::steering::Slot::B,
+        version: "3.2.0".into(),
+        config_hash: String::new(),
+        rollout: Some(7),
+        unix_ms: 1,
+        actor: "root (uid 0)".into(),
+        outcome: "running".into(),
+    };
+    store(state_dir)
+        .keep_rollout(
+            &rollout,
+            vec![record("Gated"), record("Warming")],
+            Some(&revision),
+        )
+        .expect("a disk");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_has_a_history() {
+    let session = Session::start(&[("orders.toml", ORDERS), ("search.toml", SEARCH)]);
+    let (dir, dataplane) = session.kill().await;
+    rolled(&dir.path().join("state"));
+    let mut session = Session::start_in(dir, dataplane);
+    session
+        .run(&[
+            ("history orders", "1 revisions, 1 rollouts"),
+            ("history search", "0 revisions, 0 rollouts"),
+            (
+                "history nobody",
+                "unknown_service: there is no service nobody / services are: orders, search",
+            ),
+            ("deployment orders 7", "3.2.0 of 2 records: Warming"),
+            (
+                "deployment orders 8",
+                "unknown_rollout: the audit knows no rollout 8 of orders / rollouts are: 7",
+            ),
+            (
+                "deployment search 1",
+                "unknown_rollout: the audit knows no rollout 1 of search / search has had no rollout",
+            ),
+            (
+                "deployment nobody 1",
+                "unknown_service: there is no service nobody / services are: orders, search",
+            ),
+        ])
+        .await;
+    // Its file goes, and with the next start it does: its history stays.
+    session.act("remove orders.toml").await;
+    let (dir, _) = session.kill().await;
+    let dataplane = crate::dataplane::memory::MemoryDataplane::default();
+    Session::start_in(dir, dataplane)
+        .run(&[("history orders", "1 revisions, 1 rollouts")])
+        .await;
+}

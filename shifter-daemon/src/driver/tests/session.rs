@@ -424,6 +424,8 @@ fn request(verb: &str, name: &str, argument: &str) -> Option<Request> {
         "show" => Request::Service(service),
         "forecast" => Request::Plan(service, argument.parse().expect("a label")),
         "flows" => Request::Flows(service, 2),
+        "history" => Request::History(service),
+        "deployment" => Request::Deployment(service, argument.parse().expect("a number")),
         _ => return None,
     })
 }
@@ -477,6 +479,18 @@ fn words(reply: Result<Reply, Refusal>) -> String {
                 plan.notes.join(", ")
             )
         }
+        Ok(Reply::Audit(found)) => format!("{} records of {}", found.lines.len(), found.last_seq),
+        Ok(Reply::History(history)) => format!(
+            "{} revisions, {} rollouts",
+            history.revisions.len(),
+            history.rollouts.len()
+        ),
+        Ok(Reply::Deployment(record)) => format!(
+            "{} of {} records: {}",
+            record.version,
+            record.steps.len(),
+            record.outcome
+        ),
         Ok(Reply::Status(_)) => "a status".into(),
     }
 }
