@@ -7,6 +7,7 @@ mod stage;
 mod breaker;
 mod capture;
 mod death;
+mod full;
 mod planes;
 mod shares;
 mod strangers;
