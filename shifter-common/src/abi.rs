@@ -323,6 +323,8 @@ pub mod policy {
     pub const HAS_TARGETS: u32 = 1 << 2;
     /// Socket plane: a backend that listens again is selected at once, not when it is probed.
     pub const READMIT_LISTEN: u32 = 1 << 3;
+    /// Socket plane: a backend whose accept queue is full is passed over.
+    pub const ON_FULL_FAILOVER: u32 = 1 << 4;
 }
 
 /// Whose new flows a target rule is about: a service and a client, of which a rule names the first

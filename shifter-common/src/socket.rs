@@ -69,8 +69,12 @@ pub mod host {
     pub const LEASE_NS: u32 = 1;
     /// Offset of `sk_err` in the kernel's `struct sock`, bytes; 0 if it is not known.
     pub const ERROR_OFFSET: u32 = 2;
+    /// Offset of `sk_ack_backlog` in `struct sock`, bytes; 0 if it is not known.
+    pub const QUEUE_OFFSET: u32 = 3;
+    /// Offset of `sk_max_ack_backlog` in `struct sock`, bytes; 0 if it is not known.
+    pub const QUEUE_MAX_OFFSET: u32 = 4;
     /// How many there are.
-    pub const COUNT: u32 = 3;
+    pub const COUNT: u32 = 5;
 }
 
 /// How long the daemon counts as alive after it was last seen. It renews every second; a machine
@@ -215,6 +219,8 @@ counters! {
     wrong_family,
     /// Listeners the kernel refused for another reason.
     not_assigned,
+    /// Listeners whose accept queue was full; with `on_full = "stay"` the connection waits there.
+    queue_full,
     /// Lookups that went to another backend of the slot.
     other_backend,
     /// Lookups that went to the other slot.
@@ -238,7 +244,7 @@ counters! {
     /// Connections that ended after their version had left the slot: they count nowhere else.
     departed,
 }
-const _: () = assert!(size_of::<SocketCounters>() == 16 * 8);
+const _: () = assert!(size_of::<SocketCounters>() == 17 * 8);
 
 macro_rules! lookup_verdicts {
     ($($(#[doc = $doc:literal])+ $name:ident = $number:literal, $label:literal;)+) => {

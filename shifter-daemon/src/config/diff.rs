@@ -7,8 +7,8 @@ use shifter_common::wire::{ConfigChange, Effect, EstablishedPolicy};
 use super::format_duration;
 use crate::model::{
     Affinity, BackendSpec, BreakerSpec, HookSpec, InterfaceSpec, LocalClientsSpec, NodeSpec,
-    OnEmpty, OutlierSpec, Plane, Prefix, ProbeCheck, ProbeSpec, Protocol, Readmit, ServiceSpec,
-    Slot, Target,
+    OnEmpty, OnFull, OutlierSpec, Plane, Prefix, ProbeCheck, ProbeSpec, Protocol, Readmit,
+    ServiceSpec, Slot, Target,
 };
 use crate::rollout::{Gate, GateCheck, RolloutSpec, Step, Strategy};
 
@@ -29,7 +29,7 @@ pub fn diff(old: &ServiceSpec, new: &ServiceSpec) -> Vec<ConfigChange> {
         let (before, after) = (show(old), show(new));
         (before != after).then_some((before, after))
     };
-    let rows: [(&str, Option<BeforeAfter>); 21] = [
+    let rows: [(&str, Option<BeforeAfter>); 22] = [
         ("service.vip", lists(vips)),
         ("service.protocol", plain(|spec| protocol(spec.protocol))),
         ("service.plane", plain(|spec| plane(spec.plane))),
@@ -40,6 +40,7 @@ pub fn diff(old: &ServiceSpec, new: &ServiceSpec) -> Vec<ConfigChange> {
         ),
         ("service.on_empty", plain(|spec| on_empty(spec.on_empty))),
         ("service.readmit", plain(|spec| readmit(spec.readmit))),
+        ("service.on_full", plain(|spec| on_full(spec.on_full))),
         ("slot.a.backends", lists(|spec| backends(spec, Slot::A))),
         ("slot.a.user", plain(|spec| user(spec, Slot::A))),
         ("slot.b.backends", lists(|spec| backends(spec, Slot::B))),
@@ -270,6 +271,13 @@ fn readmit(readmit: Readmit) -> String {
     quoted(match readmit {
         Readmit::Probe => "probe",
         Readmit::Listen => "listen",
+    })
+}
+
+fn on_full(on_full: OnFull) -> String {
+    quoted(match on_full {
+        OnFull::Stay => "stay",
+        OnFull::Failover => "failover",
     })
 }
 

@@ -100,8 +100,8 @@ pub(super) mod service {
             Key::new("default_slot", "default_slot = \"a\""),
             Key::new("on_empty", "on_empty = \"drop\""),
             Key::new("readmit", "readmit = \"probe\""),
+            Key::new("on_full", "on_full = \"stay\""),
             Key::later("observe"),
-            Key::later("on_full"),
         ],
     };
     pub const SLOTS: Table = Table {

@@ -16,7 +16,8 @@ use super::{
     syntax, target,
 };
 use crate::model::{
-    Affinity, EstablishedPolicy, OnEmpty, Plane, Protocol, Readmit, ServiceSpec, Slot, SlotSpec,
+    Affinity, EstablishedPolicy, OnEmpty, OnFull, Plane, Protocol, Readmit, ServiceSpec, Slot,
+    SlotSpec,
 };
 use crate::rollout::Strategy;
 
@@ -184,6 +185,14 @@ fn read(file: &str, text: &str, top: &Section<'_>, report: &mut Report<'_>) -> S
                 &service,
                 "readmit",
                 &[("probe", Readmit::Probe), ("listen", Readmit::Listen)],
+                &[],
+                report,
+            )
+            .unwrap_or_default(),
+            on_full: choice(
+                &service,
+                "on_full",
+                &[("stay", OnFull::Stay), ("failover", OnFull::Failover)],
                 &[],
                 report,
             )

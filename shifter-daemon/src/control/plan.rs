@@ -7,7 +7,7 @@ use std::{
 
 use shifter_common::steering::{Affinity, Slot, SteeringWord, WEIGHT_FULL_BP};
 
-use crate::model::{BreakerMode, BreakerSpec, OnEmpty, Plane, Protocol, Targets};
+use crate::model::{BreakerMode, BreakerSpec, OnEmpty, OnFull, Plane, Protocol, Targets};
 
 /// The wanted state of one service. It leaves its executor no choice.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +55,8 @@ pub enum PlanePlan {
 pub struct SocketPlan {
     /// Whether a backend that listens again is selected at once, without waiting for a probe.
     pub readmits_on_listen: bool,
+    /// What happens to a new flow whose listener's accept queue is full.
+    pub on_full: OnFull,
     /// The users, besides root, who may listen for slots a and b.
     pub users: [Option<String>; 2],
     /// Backends found ready, each with the epoch of its listeners that was.
@@ -143,6 +145,8 @@ pub struct PublishedService {
     pub protocol: Protocol,
     /// What happens to a new flow when no slot is eligible.
     pub on_empty: OnEmpty,
+    /// What happens to a new flow whose listener's accept queue is full.
+    pub on_full: OnFull,
     /// Clients that do not follow the weight.
     pub targets: Targets,
     /// Where new flows are steered: never [`Plane::Auto`].

@@ -139,6 +139,7 @@ impl ServiceControl {
             default_slot: published.word.baseline(),
             on_empty: published.on_empty,
             readmit: Readmit::Listen,
+            on_full: published.on_full,
             slots,
             targets: published.targets.clone(),
             readiness: ProbeSpec {
@@ -583,6 +584,7 @@ impl ServiceControl {
         });
         PlanePlan::Socket(SocketPlan {
             readmits_on_listen: self.readmits_on_listen(),
+            on_full: self.spec.on_full,
             users: Slot::ALL.map(|slot| self.spec.slot(slot).user.clone()),
             admitted: admitted
                 .map(|((_, addr), view)| (*addr, view.epoch))

@@ -138,6 +138,10 @@ impl MemoryState {
             vips: plan.vips.clone(),
             protocol: plan.protocol,
             on_empty: plan.on_empty,
+            on_full: match &plan.plane {
+                PlanePlan::Nat => Default::default(),
+                PlanePlan::Socket(socket) => socket.on_full,
+            },
             targets: plan.targets.clone(),
             plane: match plan.plane {
                 PlanePlan::Nat => Plane::Nat,

@@ -11,6 +11,7 @@ const MISSES: &[&str] = &[
     "shut_down",
     "wrong_family",
     "not_assigned",
+    "queue_full",
 ];
 /// Where lookups went instead.
 const DETOURS: &[&str] = &["other_backend", "other_slot"];

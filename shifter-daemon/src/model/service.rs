@@ -41,6 +41,8 @@ pub struct ServiceSpec {
     pub on_empty: OnEmpty,
     /// When a backend that listens again gets new flows (socket plane).
     pub readmit: Readmit,
+    /// What happens to a new flow whose listener's accept queue is full (socket plane).
+    pub on_full: OnFull,
     /// Slots a and b.
     pub slots: [SlotSpec; 2],
     /// Clients that do not follow the weight; at most 1,024 prefixes.
@@ -131,6 +133,16 @@ pub enum Readmit {
     Probe,
     /// At once.
     Listen,
+}
+
+/// What happens to a new flow whose listener's accept queue is full.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnFull {
+    /// It waits: the kernel drops its SYN, and the client tries again.
+    #[default]
+    Stay,
+    /// Another backend of the slot takes it, or the other slot.
+    Failover,
 }
 
 /// What happens to a new flow when no slot is eligible.

@@ -18,6 +18,9 @@ use crate::{
 pub struct Counters(pub u32);
 
 impl Counters {
+    /// Nobody's: counts nothing.
+    pub const NONE: Self = Self(u32::MAX);
+
     /// Those of a slot of a service.
     #[inline(always)]
     pub const fn of(service: u32, slot: Slot) -> Self {

@@ -1,8 +1,10 @@
 //! `sk_lookup`: the listener of a new connection.
 
+use core::ffi::c_void;
+
 use aya_ebpf::{
     EbpfContext,
-    bindings::{bpf_sk_lookup, sk_action},
+    bindings::{BPF_SK_LOOKUP_F_NO_REUSEPORT, bpf_sk_lookup, sk_action},
     helpers::generated::{
         bpf_ktime_get_coarse_ns, bpf_map_lookup_elem, bpf_sk_assign, bpf_sk_release,
     },
@@ -13,11 +15,12 @@ use shifter_common::{
     abi::{FlowKey, VipKey, policy},
     addr::{Addr, Be16},
     select::table_entry,
-    socket::{LEASE_NS, LookupVerdict, SOCKETS_PER_BACKEND, host, plane},
+    socket::{BackendSockets, LEASE_NS, LookupVerdict, SOCKETS_PER_BACKEND, host, plane},
 };
 
 use super::{
     account::{self, Counters, count},
+    inside,
     maps::{LISTENERS, backend_sockets, host_number, place_key},
 };
 use crate::{
@@ -102,30 +105,46 @@ fn steer(ctx: &SkLookupContext) -> LookupVerdict {
     };
     let counters = Counters::of(key.service, wanted);
     count!(counters, lookups);
-    match try_slot(&lookup, &selected, counters, service.policy) {
-        Tried::First if !selected.failed_over => return LookupVerdict::Steered,
-        Tried::Other if !selected.failed_over => {
-            count!(counters, other_backend);
-            return LookupVerdict::OtherBackend;
-        }
-        Tried::First | Tried::Other => {
-            count!(counters, other_slot);
-            return LookupVerdict::OtherSlot;
-        }
-        Tried::Taken => return LookupVerdict::Taken,
-        Tried::Nothing => {}
+    let tried = try_slot(&lookup, &selected, counters, service.policy);
+    if let Some(verdict) = settle(&tried, selected.failed_over, counters) {
+        return verdict;
     }
+    let mut is_full = matches!(tried, Tried::Full);
     if let Some(other) = select::other_slot(&key, is_v6, &selected) {
-        match try_slot(&lookup, &other, counters, service.policy) {
-            Tried::First | Tried::Other => {
-                count!(counters, other_slot);
-                return LookupVerdict::OtherSlot;
-            }
-            Tried::Taken => return LookupVerdict::Taken,
-            Tried::Nothing => {}
+        let tried = try_slot(&lookup, &other, counters, service.policy);
+        if let Some(verdict) = settle(&tried, true, counters) {
+            return verdict;
+        }
+        is_full |= matches!(tried, Tried::Full);
+    }
+    if is_full {
+        // Nobody has room: better to wait where the hash says than to be turned away. All that there
+        // is to count about it has been counted.
+        let policy = service.policy & !policy::ON_FULL_FAILOVER;
+        let tried = try_slot(&lookup, &selected, Counters::NONE, policy);
+        if let Some(verdict) = settle(&tried, selected.failed_over, counters) {
+            return verdict;
         }
     }
     unserved(counters, service.policy)
+}
+
+/// The verdict, if something was found.
+#[inline(always)]
+fn settle(tried: &Tried, is_other_slot: bool, counters: Counters) -> Option<LookupVerdict> {
+    match tried {
+        Tried::First if !is_other_slot => Some(LookupVerdict::Steered),
+        Tried::Other if !is_other_slot => {
+            count!(counters, other_backend);
+            Some(LookupVerdict::OtherBackend)
+        }
+        Tried::First | Tried::Other => {
+            count!(counters, other_slot);
+            Some(LookupVerdict::OtherSlot)
+        }
+        Tried::Taken => Some(LookupVerdict::Taken),
+        Tried::Full | Tried::Nothing => None,
+    }
 }
 
 #[inline(always)]
@@ -146,6 +165,8 @@ enum Tried {
     Other,
     /// Somebody else's program has chosen a socket.
     Taken,
+    /// Nothing, but there are listeners that have no room.
+    Full,
     /// Nothing.
     Nothing,
 }
@@ -154,7 +175,7 @@ enum Tried {
 fn try_slot(lookup: &Lookup, selected: &Selected, counters: Counters, policy: u32) -> Tried {
     let region = selected.region;
     let first = table_entry(selected.hash, region.size);
-    let mut tried = u32::MAX;
+    let (mut tried, mut is_full) = (u32::MAX, false);
     for step in 0..=OTHER_TRIES {
         // The table's size is prime, so steps of any length meet all of its entries.
         let Some(backend) = select::table_at(region, first.wrapping_add(step * 7)) else {
@@ -168,15 +189,17 @@ fn try_slot(lookup: &Lookup, selected: &Selected, counters: Counters, policy: u3
             ASSIGNED if step == 0 => return Tried::First,
             ASSIGNED => return Tried::Other,
             TAKEN => return Tried::Taken,
+            FULL => is_full = true,
             _ => {}
         }
     }
-    Tried::Nothing
+    if is_full { Tried::Full } else { Tried::Nothing }
 }
 
 const NONE: u32 = 0;
 const ASSIGNED: u32 = 1;
 const TAKEN: u32 = 2;
+const FULL: u32 = 3;
 
 /// Gives the connection to the first living listener of a backend.
 ///
@@ -190,7 +213,7 @@ extern "C" fn socket_assign(
     counters: u32,
     policy: u32,
 ) -> u32 {
-    let counters = Counters(counters);
+    let (lookup, counters) = (Lookup(ctx), Counters(counters));
     let Some(sockets) = backend_sockets(backend) else {
         return NONE;
     };
@@ -205,23 +228,33 @@ extern "C" fn socket_assign(
         count!(counters, not_admitted);
         return NONE;
     }
-    for place in 0..SOCKETS_PER_BACKEND {
-        // SAFETY: as above; the place lies inside the array.
-        let cookie = unsafe { (&raw const (*sockets).cookies[place as usize]).read_volatile() };
-        if cookie == 0 {
+    // The kernel shares connections out among a group, and does not ask who has room: once a member has
+    // none, one is chosen here, from another place for each client.
+    let is_full =
+        policy & policy::ON_FULL_FAILOVER != 0 && has_full_member(sockets, backend, counters);
+    let (turn, flags) = if is_full {
+        (lookup.remote_port().0, BPF_SK_LOOKUP_F_NO_REUSEPORT)
+    } else {
+        (0, 0)
+    };
+    for step in 0..SOCKETS_PER_BACKEND {
+        let place = (step + u32::from(turn)) % SOCKETS_PER_BACKEND;
+        let Some(socket) = listener_in(sockets, backend, place) else {
+            continue;
+        };
+        let has_no_room = inside::is_queue_full(socket);
+        if has_no_room && is_full {
+            // SAFETY: the socket's reference is ours.
+            unsafe { bpf_sk_release(socket) };
             continue;
         }
-        let key = place_key(backend, place);
-        // SAFETY: the map's keys are u32, and the key lives during the call.
-        let socket =
-            unsafe { bpf_map_lookup_elem(LISTENERS.as_ptr(), core::ptr::from_ref(&key).cast()) };
-        if socket.is_null() {
-            continue;
+        if has_no_room {
+            count!(counters, queue_full);
         }
         // SAFETY: the context is the one this program was called with; the socket's reference is
         // ours until it is released right behind.
         let code = unsafe {
-            let code = bpf_sk_assign(ctx.cast(), socket, 0);
+            let code = bpf_sk_assign(lookup.0.cast(), socket, u64::from(flags));
             bpf_sk_release(socket);
             code
         };
@@ -233,8 +266,44 @@ extern "C" fn socket_assign(
             _ => count!(counters, not_assigned),
         }
     }
+    if is_full {
+        return FULL;
+    }
     count!(counters, no_listener);
     NONE
+}
+
+/// The living listener in a place, if there is one that may be selected. Its reference is the caller's.
+#[inline(always)]
+fn listener_in(sockets: *mut BackendSockets, backend: u32, place: u32) -> Option<*mut c_void> {
+    let place = place & (SOCKETS_PER_BACKEND - 1);
+    // SAFETY: aligned numbers of a map value, each valid alone; the place lies inside the array.
+    let cookie = unsafe { (&raw const (*sockets).cookies[place as usize]).read_volatile() };
+    if cookie == 0 {
+        return None;
+    }
+    let key = place_key(backend, place);
+    // SAFETY: the map's keys are u32, and the key lives during the call.
+    let socket =
+        unsafe { bpf_map_lookup_elem(LISTENERS.as_ptr(), core::ptr::from_ref(&key).cast()) };
+    (!socket.is_null()).then_some(socket)
+}
+
+/// Whether a listener of a backend has no room. Each that has none is counted.
+#[inline(always)]
+fn has_full_member(sockets: *mut BackendSockets, backend: u32, counters: Counters) -> bool {
+    let mut is_full = false;
+    for place in 0..SOCKETS_PER_BACKEND {
+        if let Some(socket) = listener_in(sockets, backend, place) {
+            if inside::is_queue_full(socket) {
+                count!(counters, queue_full);
+                is_full = true;
+            }
+            // SAFETY: the socket's reference is ours.
+            unsafe { bpf_sk_release(socket) };
+        }
+    }
+    is_full
 }
 
 /// Whether the daemon was seen a moment ago, so that its probes decide who is readmitted.

@@ -12,6 +12,7 @@ mod account;
 mod bound;
 mod capture;
 mod flow;
+mod inside;
 mod lookup;
 mod maps;
 mod observe;

@@ -6,7 +6,7 @@ use aya_ebpf::{
         BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG,
         BPF_SOCK_OPS_TCP_LISTEN_CB, BPF_TCP_CLOSE, bpf_sock, bpf_sock_ops,
     },
-    helpers::generated::{bpf_probe_read_kernel, bpf_sk_storage_get},
+    helpers::generated::bpf_sk_storage_get,
     macros::sock_ops,
     programs::SockOpsContext,
 };
@@ -16,10 +16,7 @@ use shifter_common::{
     socket::{SocketTag, host, tag_kind},
 };
 
-use super::{
-    capture, flow,
-    maps::{SOCKET_TAGS, host_number},
-};
+use super::{capture, flow, inside, maps::SOCKET_TAGS};
 
 const AF_INET: u32 = 2;
 
@@ -149,29 +146,11 @@ impl Event {
     /// The socket's error (`sk_err`); `None` if it cannot be read.
     #[inline(always)]
     pub fn error(&self) -> Option<i32> {
-        let offset = host_number(host::ERROR_OFFSET);
         let socket = self.socket();
-        if offset == 0 || socket.is_null() {
+        if socket.is_null() {
             return None;
         }
-        let (mut address, mut error) = (0_u64, 0_i32);
-        // VERIFIER: no arithmetic is allowed on a socket's pointer; as a number, read back from the stack,
-        // it is one like any other.
-        // SAFETY: the helper reads memory of the kernel and fails where there is none; both places are
-        // live and as long as it is told.
-        let is_read = unsafe {
-            bpf_probe_read_kernel(
-                (&raw mut address).cast(),
-                size_of::<u64>() as u32,
-                (&raw const socket).cast(),
-            ) == 0
-                && bpf_probe_read_kernel(
-                    (&raw mut error).cast(),
-                    size_of::<i32>() as u32,
-                    address.wrapping_add(offset) as *const core::ffi::c_void,
-                ) == 0
-        };
-        is_read.then_some(error)
+        inside::word(socket.cast(), host::ERROR_OFFSET).map(u32::cast_signed)
     }
 
     /// Asks for the socket's changes of state, besides what others have asked for.

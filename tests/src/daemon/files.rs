@@ -6,8 +6,8 @@ use shifter_daemon::{
     config::format_duration,
     model::{
         Affinity, BackendSpec, BreakerSpec, EstablishedPolicy, HookSpec, LocalClientsSpec,
-        NodeSpec, OnEmpty, Plane, ProbeCheck, ProbeSpec, Protocol, Readmit, ServiceSpec, Slot,
-        SlotSpec, Target, Targets,
+        NodeSpec, OnEmpty, OnFull, Plane, ProbeCheck, ProbeSpec, Protocol, Readmit, ServiceSpec,
+        Slot, SlotSpec, Target, Targets,
     },
 };
 
@@ -33,6 +33,7 @@ pub fn service(name: &str, vips: &[SocketAddr], a: &[SocketAddr], b: &[SocketAdd
         default_slot: Slot::A,
         on_empty: OnEmpty::Drop,
         readmit: Readmit::Probe,
+        on_full: OnFull::Stay,
         slots: [slot(a), slot(b)],
         targets: Targets::new(),
         readiness: ProbeSpec {
@@ -130,11 +131,15 @@ pub fn service_toml(service: &ServiceSpec) -> String {
         Readmit::Probe => "probe",
         Readmit::Listen => "listen",
     };
+    let on_full = match service.on_full {
+        OnFull::Stay => "stay",
+        OnFull::Failover => "failover",
+    };
     let protocol = service.protocol.name();
     let mut text = format!(
         "[service]\nname = {:?}\nvip = [{}]\nprotocol = {protocol:?}\nplane = {plane:?}\n\
          affinity = {affinity:?}\ndefault_slot = \"{}\"\non_empty = {on_empty:?}\n\
-         readmit = {readmit:?}\n",
+         readmit = {readmit:?}\non_full = {on_full:?}\n",
         service.name,
         vips.join(", "),
         service.default_slot,
@@ -250,6 +255,7 @@ mod tests {
         let mut other = plain.clone();
         other.plane = Plane::Socket;
         other.readmit = Readmit::Listen;
+        other.on_full = OnFull::Failover;
         other.slots[1].user = Some("orders".into());
         other.affinity = Affinity::Client;
         other.default_slot = Slot::B;

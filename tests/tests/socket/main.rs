@@ -8,6 +8,7 @@ mod breaker;
 mod capture;
 mod death;
 mod groups;
+mod full;
 mod planes;
 mod reload;
 mod shares;

@@ -35,12 +35,13 @@ fn each_changed_key_of_a_service_is_told_once() {
         ),
         (
             "[slot.a]",
-            "plane = \"nat\"\non_empty = \"pass\"\ndefault_slot = \"b\"\n[slot.a]",
+            "plane = \"nat\"\non_full = \"failover\"\non_empty = \"pass\"\ndefault_slot = \"b\"\n[slot.a]",
             &[
                 r#"orders service.plane: "auto" -> "nat" Now"#,
                 "orders service.default_slot: \"a\" -> \"b\" Now (traffic stays where it is; \
                  a start that finds no state will use it)",
                 r#"orders service.on_empty: "drop" -> "pass" Now"#,
+                r#"orders service.on_full: "stay" -> "failover" Now"#,
             ],
         ),
         (

@@ -7,8 +7,8 @@ use crate::{
     config::{parse_node, parse_service},
     model::{
         Affinity, BackendSpec, EstablishedPolicy, HookSpec, IdleSpec, InterfaceSpec,
-        LocalClientsSpec, NodeSpec, OnEmpty, OutlierSpec, Plane, Prefix, ProbeCheck, ProbeSpec,
-        Protocol, Readmit, ServiceSpec, SizeSpec, Slot, SlotSpec, Target,
+        LocalClientsSpec, NodeSpec, OnEmpty, OnFull, OutlierSpec, Plane, Prefix, ProbeCheck,
+        ProbeSpec, Protocol, Readmit, ServiceSpec, SizeSpec, Slot, SlotSpec, Target,
     },
 };
 
@@ -45,6 +45,7 @@ fn smallest() -> ServiceSpec {
         default_slot: Slot::A,
         on_empty: OnEmpty::Drop,
         readmit: Readmit::Probe,
+        on_full: Default::default(),
         slots: [
             SlotSpec {
                 backends: vec![backend("10.0.0.11:8443", 100)],
@@ -116,6 +117,13 @@ fn each_key_of_a_service_file_does_what_it_says() {
             },
         ),
         (VIP, "vip = \"10.0.0.10:443\"\non_empty = \"drop\"", |_| {}),
+        (
+            VIP,
+            "vip = \"10.0.0.10:443\"\non_full = \"failover\"",
+            |spec| {
+                spec.on_full = OnFull::Failover;
+            },
+        ),
         (VIP, "vip = \"10.0.0.10:443\"\ndefault_slot = \"a\"", |_| {}),
         (
             SLOT_A,

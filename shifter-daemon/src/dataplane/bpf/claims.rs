@@ -21,11 +21,16 @@ use super::{
     maps::map_error,
     sys, vip_key,
 };
-use crate::model::{OnEmpty, Protocol};
+use crate::model::{OnEmpty, OnFull, Protocol};
 
 /// Whether a backend that listens again is selected at once.
 fn readmits_on_listen(plan: &ServicePlan) -> bool {
     matches!(&plan.plane, PlanePlan::Socket(socket) if socket.readmits_on_listen)
+}
+
+/// Whether a backend whose accept queue is full is passed over.
+fn fails_over_when_full(plan: &ServicePlan) -> bool {
+    matches!(&plan.plane, PlanePlan::Socket(socket) if socket.on_full == OnFull::Failover)
 }
 
 impl BpfDataplane {
@@ -36,12 +41,14 @@ impl BpfDataplane {
             self.set_policy(index, policy::ON_EMPTY_PASS, passes)?;
             self.set_policy(index, policy::UDP, is_udp)?;
             self.set_policy(index, policy::READMIT_LISTEN, readmits_on_listen(plan))?;
+            self.set_policy(index, policy::ON_FULL_FAILOVER, fails_over_when_full(plan))?;
             return Ok(index);
         }
         let bit = |bit, is_on| if is_on { bit } else { 0 };
         let policy = bit(policy::ON_EMPTY_PASS, passes)
             | bit(policy::UDP, is_udp)
-            | bit(policy::READMIT_LISTEN, readmits_on_listen(plan));
+            | bit(policy::READMIT_LISTEN, readmits_on_listen(plan))
+            | bit(policy::ON_FULL_FAILOVER, fails_over_when_full(plan));
         let used: BTreeSet<u32> = self.services.values().copied().collect();
         let capacity = self.maps.services.len();
         let index = (0..capacity).find(|index| !used.contains(index)).ok_or_else(|| {

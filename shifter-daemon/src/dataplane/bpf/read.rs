@@ -13,12 +13,12 @@ use super::{
     super::{BackendReading, DataplaneError, PublishedService, ServiceReading},
     BpfDataplane, maps, sum_backend, sum_slot,
 };
-use crate::model::{OnEmpty, Plane, Protocol};
+use crate::model::{OnEmpty, OnFull, Plane, Protocol};
 
 impl BpfDataplane {
     pub(super) fn published_service(&self, name: &str, index: u32) -> PublishedService {
         let word = self.maps.steering.atomic(index as usize);
-        let (protocol, on_empty) = self.policy(index);
+        let (protocol, on_empty, on_full) = self.policy(index);
         let mut vips: Vec<(u8, SocketAddr)> = self
             .vips
             .of(index)
@@ -32,6 +32,7 @@ impl BpfDataplane {
             vips: vips.into_iter().map(|(_, addr)| addr).collect(),
             protocol,
             on_empty,
+            on_full,
             targets: self.targets.get(&index).cloned().unwrap_or_default(),
             plane: self.plane(index),
             ready: self
@@ -61,7 +62,7 @@ impl BpfDataplane {
         if is_socket { Plane::Socket } else { Plane::Nat }
     }
 
-    fn policy(&self, index: u32) -> (Protocol, OnEmpty) {
+    fn policy(&self, index: u32) -> (Protocol, OnEmpty, OnFull) {
         let policy = self.maps.services.get(&index, 0).map_or(0, |e| e.policy);
         let protocol = if policy & policy::UDP == 0 {
             Protocol::Tcp
@@ -73,7 +74,12 @@ impl BpfDataplane {
         } else {
             OnEmpty::Pass
         };
-        (protocol, on_empty)
+        let on_full = if policy & policy::ON_FULL_FAILOVER == 0 {
+            OnFull::Stay
+        } else {
+            OnFull::Failover
+        };
+        (protocol, on_empty, on_full)
     }
 
     pub(super) fn read_service(&self, name: &str) -> Result<ServiceReading, DataplaneError> {

@@ -52,6 +52,7 @@ fn spec(vips: &[&str], a: &[&str], b: &[&str]) -> ServiceSpec {
         default_slot: Slot::A,
         on_empty: OnEmpty::Drop,
         readmit: Readmit::Probe,
+        on_full: Default::default(),
         slots: [slot(a), slot(b)],
         targets: Default::default(),
         readiness: ProbeSpec {

@@ -9,6 +9,7 @@ fn published(word: SteeringWord, ready: &[(Slot, &str)]) -> PublishedService {
         vips: vec![addr("10.0.0.10:80")],
         protocol: Protocol::Tcp,
         on_empty: OnEmpty::Pass,
+        on_full: Default::default(),
         targets: Default::default(),
         plane: Plane::Nat,
         ready: ready

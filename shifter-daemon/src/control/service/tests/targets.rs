@@ -62,6 +62,7 @@ fn a_rollback_that_is_not_on_disk_is_in_force_all_the_same() {
             word: word.with_weight_bp(weight_bp).with_held(held),
             vips: control.spec().vips.clone(),
             on_empty: OnEmpty::Drop,
+            on_full: Default::default(),
             targets: control.spec().targets.clone(),
             ready: Vec::new(),
             version_ids: [None; 2],

@@ -35,6 +35,16 @@ impl Lease {
             .store(offset_bytes.into(), Ordering::Release);
     }
 
+    /// Tells the programs where a listener counts the connections that wait to be accepted, and where
+    /// how many may.
+    pub(super) fn tell_queue_offsets(&self, [count, most]: [u32; 2]) {
+        for (index, offset_bytes) in [(host::QUEUE_OFFSET, count), (host::QUEUE_MAX_OFFSET, most)] {
+            self.host
+                .atomic(index as usize)
+                .store(offset_bytes.into(), Ordering::Release);
+        }
+    }
+
     /// Says that the daemon is alive. To be called every second.
     pub fn renew(&self) {
         self.host

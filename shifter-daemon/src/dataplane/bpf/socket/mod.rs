@@ -82,6 +82,14 @@ impl SocketPlane {
                  gets no errors from there: {error}; use a kernel with CONFIG_DEBUG_INFO_BTF"
             ),
         }
+        let of_sock = |member| btf::member_offset_bytes("sock", member);
+        match (of_sock("sk_ack_backlog"), of_sock("sk_max_ack_backlog")) {
+            (Ok(count), Ok(most)) => this.lease.tell_queue_offsets([count, most]),
+            (Err(error), _) | (_, Err(error)) => tracing::warn!(
+                "whether an accept queue is full cannot be told, so that on_full = \"failover\" does \
+                 nothing: {error}; use a kernel with CONFIG_DEBUG_INFO_BTF"
+            ),
+        }
         links::attach(object, directory)?;
         Ok(this)
     }
@@ -253,4 +261,4 @@ fn netns_cookie() -> Result<u64, DataplaneError> {
     }
 }
 
-const _: () = assert!(host::COUNT == 3);
+const _: () = assert!(host::COUNT == 5);
