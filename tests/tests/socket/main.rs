@@ -7,6 +7,7 @@ mod breaker;
 mod capture;
 mod death;
 mod groups;
+mod handshake;
 mod planes;
 mod reload;
 mod shares;
