@@ -9,6 +9,7 @@ mod capture;
 mod death;
 mod groups;
 mod full;
+mod handshake;
 mod planes;
 mod reload;
 mod shares;

@@ -82,7 +82,7 @@ impl SocketPlane {
                  gets no errors from there: {error}; use a kernel with CONFIG_DEBUG_INFO_BTF"
             ),
         }
-        let of_sock = |member| btf::member_offset_bytes("sock", member);
+        let of_sock = |member| super::btf::member_offset_bytes("sock", member);
         match (of_sock("sk_ack_backlog"), of_sock("sk_max_ack_backlog")) {
             (Ok(count), Ok(most)) => this.lease.tell_queue_offsets([count, most]),
             (Err(error), _) | (_, Err(error)) => tracing::warn!(
