@@ -234,7 +234,8 @@ fn asked(request: &Request) -> String {
         | Request::Service(_)
         | Request::Flows(..)
         | Request::Plan(..)
-        | Request::LookAtListeners => String::new(),
+        | Request::LookAtListeners
+        | Request::LookForTrips => String::new(),
         Request::Apply => "files".into(),
         Request::SetWeight(service, set) => format!("{service:?} weight_bp={}", set.weight_bp),
         Request::Rollback(service, rollback) => match rollback.established {

@@ -15,4 +15,5 @@ mod session;
 mod showing;
 mod starting;
 mod sweeping;
+mod trips;
 mod weights;

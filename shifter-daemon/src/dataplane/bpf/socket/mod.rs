@@ -3,7 +3,6 @@
 
 mod btf;
 mod captures;
-mod events;
 mod lease;
 mod links;
 mod look;
@@ -35,7 +34,7 @@ use shifter_common::{
     steering::Slot,
 };
 
-pub use self::{captures::uids, events::CaptureNews, lease::Lease, tagged::TaggedSockets};
+pub use self::{captures::uids, lease::Lease, tagged::TaggedSockets};
 use super::{super::DataplaneError, directory::PinDirectory, mapped::Mapped, maps::map_error};
 
 /// The socket plane, attached.
