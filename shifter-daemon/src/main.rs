@@ -13,7 +13,7 @@ use anyhow::Context as _;
 use clap::{Parser, ValueEnum};
 use shifter_daemon::{
     api, config_files,
-    dataplane::bpf::{BpfDataplane, CaptureNews, Lease, bypass_pinned, detach_pinned},
+    dataplane::bpf::{BpfDataplane, KernelNews, Lease, bypass_pinned, detach_pinned},
     doctor,
     driver::{Driver, DriverHandle, Request},
     metrics,
@@ -244,6 +244,7 @@ async fn serve(node: NodeSpec, node_file: PathBuf, kernel_log: bool) -> anyhow::
         });
     }
     let listeners = dataplane.watch_listeners()?;
+    let trips = dataplane.watch_trips()?;
     let listener = api::bind(&node.control_socket)?;
     let metrics_listener = match node.metrics {
         Some(addr) => Some(
@@ -264,8 +265,9 @@ async fn serve(node: NodeSpec, node_file: PathBuf, kernel_log: bool) -> anyhow::
     let (handle, calls) = DriverHandle::channel(CALLS_WAITING_COUNT);
     if let Some((lease, news)) = listeners {
         tokio::spawn(renew(lease));
-        tokio::spawn(watch_listeners(news, handle.clone()));
+        tokio::spawn(look_on_news(news, Request::LookAtListeners, handle.clone()));
     }
+    tokio::spawn(look_on_news(trips, Request::LookForTrips, handle.clone()));
     let (stop, stopped) = watch::channel(false);
     let until_stopped = |mut stopped: watch::Receiver<bool>| async move {
         let _ = stopped.wait_for(|stopped| *stopped).await;
@@ -324,15 +326,16 @@ async fn renew(lease: Arc<Lease>) {
     }
 }
 
-/// Has listeners looked at whenever the kernel has news of one.
-async fn watch_listeners(mut news: CaptureNews, handle: DriverHandle) {
+/// Has the driver look whenever the kernel has news.
+async fn look_on_news(mut news: KernelNews, look: Request, handle: DriverHandle) {
     loop {
         if let Err(error) = news.wait().await {
             return tracing::warn!(
-                "news of listeners ended, they are looked at every 10 s: {error}"
+                ?look,
+                "news from the kernel ended, only looks find them now: {error}"
             );
         }
-        let looked = handle.call(Request::LookAtListeners, None, Instant::now());
+        let looked = handle.call(look.clone(), None, Instant::now());
         if looked.await.is_err() {
             // The driver has ended, and with it everything.
             return;

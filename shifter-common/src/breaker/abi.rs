@@ -151,8 +151,10 @@ pub struct BreakerCounters {
     pub trips: u64,
     /// Trips noted and not executed, because that was asked for or no baseline could take the flows.
     pub trips_held: u64,
+    /// Trips of which the daemon could not be told at once, because the ring was full.
+    pub untold: u64,
 }
-const _: () = assert!(size_of::<BreakerCounters>() == 72);
+const _: () = assert!(size_of::<BreakerCounters>() == 80);
 
 /// Why a trip was or was not executed; values of [`Trip::result`].
 pub mod trip_result {

@@ -238,7 +238,8 @@ fn asked(request: &Request) -> String {
         | Request::Audit(_)
         | Request::History(_)
         | Request::Deployment(..)
-        | Request::LookAtListeners => String::new(),
+        | Request::LookAtListeners
+        | Request::LookForTrips => String::new(),
         Request::Apply => "files".into(),
         Request::SetWeight(service, set) => format!("{service:?} weight_bp={}", set.weight_bp),
         Request::Rollback(service, rollback) => match rollback.established {

@@ -258,6 +258,13 @@ impl Dataplane for MemoryDataplane {
         })
     }
 
+    fn tripped(&self) -> Vec<(String, SteeringWord)> {
+        self.with(|state| {
+            let words = state.words.iter().filter(|(_, word)| word.tripped());
+            words.map(|(name, word)| (name.clone(), *word)).collect()
+        })
+    }
+
     fn verdicts(&self) -> Result<Vec<u64>, DataplaneError> {
         self.attempt(Operation::Verdicts, |_| vec![0; Verdict::COUNT as usize])
     }

@@ -13,12 +13,31 @@ use crate::{
     dataplane::DataplaneError,
 };
 
+/// How shifterd learns of a trip.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LearntFrom {
+    /// The kernel says so at once.
+    Kernel,
+    /// shifterd looks once a second, because what the kernel says may get lost.
+    Look,
+}
+
+impl LearntFrom {
+    const fn in_words(self) -> &'static str {
+        match self {
+            Self::Kernel => "the kernel tells of a trip",
+            Self::Look => "a look finds a trip that the kernel has not told of",
+        }
+    }
+}
+
 impl Driver {
     /// Looks for canaries that the kernel has taken out of traffic by itself. It reads mapped memory
     /// alone, so it may be called often.
-    pub(super) fn look_for_trips(&mut self) {
+    pub(super) fn look_for_trips(&mut self, from: LearntFrom) {
         for (name, word) in self.dataplane.tripped() {
             if self.services.contains_key(&name) && self.tripped.insert(name.clone()) {
+                tracing::warn!(service = name, "{}", from.in_words());
                 self.note_trip(&name, word);
             }
         }
@@ -83,6 +102,7 @@ impl Driver {
             owed,
             trips,
             trips_held,
+            untold,
         } = reading.counters;
         let errors = [
             ("canary", canary),
@@ -94,6 +114,7 @@ impl Driver {
             ("owed", owed),
             ("trips", trips),
             ("trips_held", trips_held),
+            ("untold", untold),
         ];
         let arms = reading.arms.iter().zip(ARM_RATIOS);
         Ok(BreakerStatus {

@@ -9,6 +9,7 @@ use shifter_common::{
 
 use super::{
     Actor, Call, Driver, Reply, Request, TICK_INTERVAL,
+    breaker::LearntFrom,
     events::Happening,
     nanos,
     refusal::{kernel, refusal},
@@ -105,6 +106,10 @@ impl Driver {
             }
             Request::LookAtListeners => {
                 self.look_at_listeners();
+                send(reply, Ok(Reply::Looked));
+            }
+            Request::LookForTrips => {
+                self.look_for_trips(LearntFrom::Kernel);
                 send(reply, Ok(Reply::Looked));
             }
         }

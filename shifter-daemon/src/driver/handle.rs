@@ -60,6 +60,8 @@ pub enum Request {
     Detach(Detach),
     /// Look at what listens for the backends of the socket plane.
     LookAtListeners,
+    /// Look for canaries that the kernel has taken out of traffic: it says that there is one.
+    LookForTrips,
 }
 
 /// The answer to a [`Request`], by variant.
@@ -85,7 +87,7 @@ pub enum Reply {
     Changed(Changed),
     /// To [`Request::Detach`].
     Detached(Detached),
-    /// To [`Request::LookAtListeners`].
+    /// To [`Request::LookAtListeners`] and [`Request::LookForTrips`].
     Looked,
 }
 

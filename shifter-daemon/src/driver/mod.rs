@@ -166,7 +166,7 @@ impl Driver {
                 Input::Closed => return Ended::Closed,
                 Input::Swept(swept) => self.handle_swept(swept),
                 Input::Look => {
-                    self.look_for_trips();
+                    self.look_for_trips(breaker::LearntFrom::Look);
                     self.look_for_outliers(Instant::now().into_std());
                 }
                 Input::Tick => {

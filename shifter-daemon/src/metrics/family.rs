@@ -440,6 +440,12 @@ pub(super) const FAMILIES: &[Family] = &[
         "Times the kernel took the canary out of traffic, and times it only noted that it would.",
         of_trips,
     ),
+    counter(
+        "shifter_breaker_untold_trips",
+        None,
+        "Trips that shifterd had to find, because the kernel's ring had no room to tell of them.",
+        |status| of_services(status, |s| service_row(s, breaker_count(s, "untold"))),
+    ),
     gauge(
         "shifter_backend_ready",
         None,

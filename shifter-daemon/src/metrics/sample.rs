@@ -81,6 +81,7 @@ fn breaker() -> BreakerStatus {
         ("owed", 5),
         ("trips", 1),
         ("trips_held", 7),
+        ("untold", 8),
     ];
     let arm = |ratio, evidence_milli, threshold_milli| ArmStatus {
         ratio,

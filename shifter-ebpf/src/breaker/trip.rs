@@ -109,6 +109,8 @@ fn note(service: u32, rules: &BreakerRules, before: SteeringWord, result: u8, re
         // Last: whoever reads the result finds the rest.
         (&raw mut (*trip).result).write_volatile(result);
     }
-    // A full ring has a daemon that is not there; it will look at the records when it comes.
-    let _ = TRIP_EVENTS.output::<u32>(&service, 0);
+    // A full ring has a daemon that is not there, or is busy; it looks at the words of itself too.
+    if TRIP_EVENTS.output::<u32>(&service, 0).is_err() {
+        count!(counters, untold);
+    }
 }

@@ -115,6 +115,14 @@ fn goes_bad(weight_bp: u16, most_errors: u64, family: Family, daemon: Daemon) {
     assert_eq!(tripped.len(), 1, "{name}: {events:?}");
     assert_eq!(tripped[0].by, "the breaker");
     assert_eq!(tripped[0].effective_after_bp, 0);
+    if daemon == Daemon::Running {
+        let logs = stage.daemon.logs();
+        assert!(
+            logs.contains("the kernel tells of a trip"),
+            "{name}: {logs}"
+        );
+        assert_eq!(counted(&service, "untold"), 0, "{name}");
+    }
     // Mended, and given a weight: it serves again.
     stage.b.start_again();
     stage.set_weight(5_000);

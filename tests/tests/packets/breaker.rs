@@ -4,7 +4,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use shifter_common::{
-    breaker::{BreakerCounters, Increments, Thresholds, trip_result},
+    breaker::{BreakerCounters, Increments, TRIP_EVENTS_LEN_BYTES, Thresholds, trip_result},
     steering::{Affinity, Slot, SteeringWord},
     verdict::Verdict,
 };
@@ -491,4 +491,22 @@ fn a_client_counts_once_a_step_where_clients_stay_on_their_version() {
         ..BreakerCounters::default()
     };
     assert_eq!(counters, expected);
+}
+
+/// Nobody reads the ring here, so it fills up: 16 bytes a trip, and it is never quite full. What it cannot
+/// take is counted.
+#[test]
+fn a_trip_that_nobody_could_be_told_of_is_counted() {
+    const RING_TRIPS_COUNT: u64 = TRIP_EVENTS_LEN_BYTES as u64 / 16 - 1;
+    const MORE_COUNT: u64 = 3;
+    let mut stage = Stage::new(&open_trial(5_000));
+    for nth in 1..=RING_TRIPS_COUNT + MORE_COUNT {
+        stage.kernel.publish(&open_trial(5_000));
+        while !stage.word().tripped() {
+            stage.flow_to(Slot::B, &[Slot::B]);
+        }
+        let counters = stage.counters();
+        let untold = nth.saturating_sub(RING_TRIPS_COUNT);
+        assert_eq!((counters.trips, counters.untold), (nth, untold));
+    }
 }

@@ -106,7 +106,7 @@ pub(super) fn answer(request: &Request) -> Result<Reply, Refusal> {
         Request::History(s) => known(s, Reply::History(Box::default())),
         Request::Deployment(s, _) => known(s, Reply::Deployment(Box::default())),
         Request::Apply => Ok(Reply::Applied(ApplyReport::default())),
-        Request::LookAtListeners => Ok(Reply::Looked),
+        Request::LookAtListeners | Request::LookForTrips => Ok(Reply::Looked),
         Request::SetWeight(s, _)
         | Request::Rollback(s, _)
         | Request::Drain(s, _)

@@ -244,6 +244,7 @@ fn sum<'a>(parts: impl Iterator<Item = &'a BreakerCounters>) -> BreakerCounters 
             owed,
             trips,
             trips_held,
+            untold,
         } = part;
         sum.canary += canary;
         sum.baseline += baseline;
@@ -254,6 +255,7 @@ fn sum<'a>(parts: impl Iterator<Item = &'a BreakerCounters>) -> BreakerCounters 
         sum.owed += owed;
         sum.trips += trips;
         sum.trips_held += trips_held;
+        sum.untold += untold;
         sum
     })
 }

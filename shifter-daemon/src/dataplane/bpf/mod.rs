@@ -18,6 +18,7 @@ mod local;
 mod log;
 mod mapped;
 mod maps;
+mod news;
 mod pace;
 mod publish;
 mod raw;
@@ -61,10 +62,7 @@ use self::{
     roster::Roster,
     vips::Vips,
 };
-pub use self::{
-    log::KernelLog,
-    socket::{CaptureNews, Lease},
-};
+pub use self::{log::KernelLog, news::KernelNews, socket::Lease};
 use super::{
     Bypass, Census, Dataplane, DataplaneError, FlowTable, HostView, ListenerReading, LostPath,
     Publication, PublishedService, ServicePlan, ServiceReading,
@@ -280,6 +278,14 @@ impl BpfDataplane {
                 .set(self.effort.backends_seen.get() + 1);
             (index, self.maps.backends.read(index as usize))
         })
+    }
+
+    /// What tells at once that the kernel has taken a canary out of traffic.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn watch_trips(&self) -> Result<KernelNews, DataplaneError> {
+        KernelNews::open(&self.directory, shifter_common::breaker::map::TRIP_EVENTS)
     }
 
     /// What publications have cost so far.

@@ -3,13 +3,17 @@
 use std::{collections::BTreeMap, net::SocketAddr};
 
 use aya::Ebpf;
-use shifter_common::{socket::plane, steering::Slot};
+use shifter_common::{
+    socket::{map, plane},
+    steering::Slot,
+};
 
 use super::{
     super::{DataplaneError, ListenerReading, PlanePlan, ServicePlan},
     BpfDataplane,
     directory::PinDirectory,
-    socket::{CaptureNews, Lease, SocketPlane},
+    news::KernelNews,
+    socket::{Lease, SocketPlane},
 };
 
 impl BpfDataplane {
@@ -32,9 +36,12 @@ impl BpfDataplane {
     /// If the kernel refuses.
     pub fn watch_listeners(
         &self,
-    ) -> Result<Option<(std::sync::Arc<Lease>, CaptureNews)>, DataplaneError> {
+    ) -> Result<Option<(std::sync::Arc<Lease>, KernelNews)>, DataplaneError> {
         match &self.socket {
-            Ok(socket) => Ok(Some((socket.lease(), CaptureNews::open(&self.directory)?))),
+            Ok(socket) => {
+                let news = KernelNews::open(&self.directory, map::CAPTURE_EVENTS)?;
+                Ok(Some((socket.lease(), news)))
+            }
             Err(_) => Ok(None),
         }
     }

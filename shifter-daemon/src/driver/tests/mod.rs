@@ -16,5 +16,6 @@ mod session;
 mod showing;
 mod starting;
 mod sweeping;
+mod trips;
 mod versions;
 mod weights;

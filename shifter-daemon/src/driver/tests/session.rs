@@ -137,6 +137,7 @@ impl Session {
     /// The world: `ready SERVICE SLOT ADDR`, `fails SERVICE SLOT ADDR WHY`, `write NAME TEXT`,
     /// `remove NAME`, `live SERVICE SLOT ADDR COUNT`,
     /// `ends SERVICE SLOT ADDR OK REFUSED RESET` (flows that end), `pass SECONDS`, `refuse [WHY]`, `lock`, `unlock`.
+    /// `trip SERVICE` (the kernel takes the canary out of traffic), `told` (and says so).
     /// Looking: `plan SERVICE`, `record SERVICE`, `event`, `audit` (since the last time).
     pub async fn act(&mut self, command: &str) -> String {
         let (verb, rest) = command.split_once(' ').unwrap_or((command, ""));
@@ -192,6 +193,16 @@ impl Session {
                     counters.flows.refused += count(3);
                     counters.flows.reset_by_backend += count(4);
                 });
+            }
+            "trip" => self.dataplane.with(|state| {
+                let word = state.words.get_mut(name).expect("a service");
+                *word = word.after_trip();
+            }),
+            "told" => {
+                let told = self
+                    .handle
+                    .call(Request::LookForTrips, None, Instant::now());
+                assert!(matches!(told.await, Ok(Reply::Looked)));
             }
             "pass" => {
                 let seconds = rest.parse().expect("seconds");

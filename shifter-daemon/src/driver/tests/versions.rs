@@ -56,7 +56,6 @@ async fn what_the_disk_or_the_kernel_has_lost_the_other_knows() {
     session.act("apply").await;
     assert_eq!(ids(&session, "orders"), [3, 6]);
     let mut session = session.restart().await;
-    session.act("unlock").await;
     session.act(&format!("write orders.toml {ORDERS}")).await;
     session.act("apply").await;
     assert_eq!(ids(&session, "orders"), [3, 7], "the kernel held number 6");

@@ -2,7 +2,6 @@
 //! the connections that carry tags.
 
 mod captures;
-mod events;
 mod heir;
 mod lease;
 mod links;
@@ -35,7 +34,7 @@ use shifter_common::{
     steering::Slot,
 };
 
-pub use self::{captures::uids, events::CaptureNews, lease::Lease, tagged::TaggedSockets};
+pub use self::{captures::uids, lease::Lease, tagged::TaggedSockets};
 use super::{super::DataplaneError, directory::PinDirectory, mapped::Mapped, maps::map_error};
 
 /// The socket plane, attached.

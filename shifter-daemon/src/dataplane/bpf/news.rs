@@ -1,34 +1,33 @@
-//! News of listeners from the kernel, as they come.
+//! News from the kernel, as they come: rings that the programs write to and that wake whoever waits.
 
 use std::io;
 
 use aya::maps::{Map, MapData, RingBuf};
-use shifter_common::socket::map;
 use tokio::io::{Interest, unix::AsyncFd};
 
-use super::super::{super::DataplaneError, directory::PinDirectory, maps::map_error};
+use super::{super::DataplaneError, directory::PinDirectory, maps::map_error};
 
-/// Says when a listener was captured, has closed or was not captured.
-pub struct CaptureNews {
+/// Says when there is something to look at.
+pub struct KernelNews {
     ring: AsyncFd<RingBuf<MapData>>,
 }
 
-impl CaptureNews {
-    /// Opens the ring of a pinned dataplane.
+impl KernelNews {
+    /// Opens a ring of a pinned dataplane.
     ///
     /// Must be called within a tokio runtime.
     ///
     /// # Errors
     /// If the kernel refuses.
-    pub fn open(directory: &PinDirectory) -> Result<Self, DataplaneError> {
-        let failed = |error| map_error(format!("opening {}", map::CAPTURE_EVENTS), error);
-        let data = MapData::from_pin(directory.map(map::CAPTURE_EVENTS)).map_err(failed)?;
+    pub fn open(directory: &PinDirectory, map: &str) -> Result<Self, DataplaneError> {
+        let failed = |error| map_error(format!("opening {map}"), error);
+        let data = MapData::from_pin(directory.map(map)).map_err(failed)?;
         let ring = RingBuf::try_from(Map::RingBuf(data)).map_err(failed)?;
         // SAFETY: the ring owns its descriptor and keeps it open while it lives.
         let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }.map_err(
             |error| {
                 let error = io::Error::from(error);
-                DataplaneError::kernel("waiting for news of listeners", error)
+                DataplaneError::kernel(format!("waiting for news in {map}"), error)
             },
         )?;
         Ok(Self { ring })
