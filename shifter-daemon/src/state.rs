@@ -1,12 +1,16 @@
 //! The state file: what the control API acknowledged is in it before the answer is sent.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     io::{self, Write as _},
     path::{Path, PathBuf},
 };
 
-use crate::control::{ServiceRecord, StateRecord};
+use crate::{
+    control::{ServiceRecord, StateRecord},
+    rollout::RolloutRecord,
+};
 
 const FORMAT: u32 = 1;
 
@@ -104,6 +108,33 @@ impl StateFile {
         }
         let mut changed = self.record.clone();
         changed.services.insert(name.to_owned(), record.clone());
+        self.replace(changed)
+    }
+
+    /// The last rollout of each service that had one.
+    pub fn rollouts(&self) -> &BTreeMap<String, RolloutRecord> {
+        &self.record.rollouts
+    }
+
+    /// Writes a service's rollout. When it returns it is on disk.
+    ///
+    /// # Errors
+    /// If the disk refuses; the file is then as it was.
+    pub fn keep_rollout(
+        &mut self,
+        service: &str,
+        rollout: &RolloutRecord,
+    ) -> Result<(), StateError> {
+        if self.record.rollouts.get(service) == Some(rollout) {
+            return Ok(());
+        }
+        let mut changed = self.record.clone();
+        let rollouts = &mut changed.rollouts;
+        rollouts.insert(service.to_owned(), rollout.clone());
+        self.replace(changed)
+    }
+
+    fn replace(&mut self, changed: StateRecord) -> Result<(), StateError> {
         self.write(&changed).map_err(|source| StateError::Io {
             what: "writing",
             path: self.path.clone(),
@@ -157,6 +188,8 @@ mod tests {
             weight_set_unix_ms: 1,
             held: false,
             bypassed: None,
+            versions: Default::default(),
+            batch: None,
             drained: Default::default(),
         }
     }

@@ -162,7 +162,7 @@ pub struct ApplyReport {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
     /// For programs: `unknown_service`, `bad_request`, `forbidden`, `not_eligible`, `flows_open`,
-    /// `vip_lost`, `kernel`, `state`, `internal`, `unknown_path`, `wrong_method`.
+    /// `vip_lost`, `rollout`, `kernel`, `state`, `internal`, `unknown_path`, `wrong_method`.
     pub code: String,
     /// What was refused and why.
     pub message: String,

@@ -9,6 +9,8 @@
 //! | `POST /v1/apply` | | [`ApplyReport`] |
 //! | `POST /v1/services/{service}/weight` | [`SetWeight`] | [`Changed`] |
 //! | `POST /v1/services/{service}/rollback` | [`Rollback`] | [`Changed`] |
+//! | `POST /v1/services/{service}/rollout` | [`StartRollout`] | [`RolloutReply`] |
+//! | `POST /v1/services/{service}/rollout/command` | [`RolloutCommand`] | [`RolloutReply`] |
 //! | `POST /v1/services/{service}/drain` | [`Drain`] | [`Changed`] |
 //! | `POST /v1/detach` | [`Detach`] | [`Detached`] |
 //!
@@ -18,12 +20,14 @@ mod breaker;
 mod command;
 mod local;
 mod plan;
+mod rollout;
 mod status;
 
 pub use breaker::*;
 pub use command::*;
 pub use local::*;
 pub use plan::*;
+pub use rollout::*;
 pub use status::*;
 
 pub use crate::{

@@ -12,6 +12,7 @@ pub(crate) mod connections;
 mod endpoint;
 mod peer;
 mod refused;
+mod rollout;
 mod server;
 mod socket;
 

@@ -6,7 +6,8 @@ use serde::Serialize;
 use serde_json::Value;
 use shifter_common::wire::{
     ApplyReport, Bypass, Changed, ConfigChange, Detach, Detached, Diagnostic, Drain, Effect, Flow,
-    Flows, Phase, PlannedRollout, PlannedStep, Refusal, Rollback, SetWeight, Slot,
+    Flows, Phase, PlannedRollout, PlannedStep, Refusal, Rollback, RolloutCommand, RolloutReply,
+    SetWeight, Slot, StartRollout, StartStep,
 };
 
 use super::{Endpoint, Right, http_status};
@@ -90,6 +91,10 @@ fn samples() -> Vec<(&'static str, Value)> {
         }],
         notes: vec![],
     };
+    // No command has all fields.
+    let mut command = serde_json::to_value(RolloutCommand::Promote { step: Some(1) }).unwrap();
+    command["gate"] = Value::String(String::new());
+    let rollout = service.rollout.clone().unwrap();
     let refusal = Refusal {
         code: String::new(),
         message: String::new(),
@@ -123,6 +128,32 @@ fn samples() -> Vec<(&'static str, Value)> {
                 undo: false,
             },
         ),
+        row(
+            "StartRollout",
+            StartRollout {
+                strategy: Some(String::new()),
+                steps: vec![StartStep::default()],
+                bake_ms: Some(0),
+                ..StartRollout::default()
+            },
+        ),
+        row(
+            "StartStep",
+            StartStep {
+                bake_ms: Some(0),
+                ..StartStep::default()
+            },
+        ),
+        row("RolloutCommand", command),
+        row("RolloutStatus", &rollout),
+        row(
+            "RolloutReply",
+            RolloutReply {
+                service: String::new(),
+                already: None,
+                rollout,
+            },
+        ),
         row("Bypass", Bypass::default()),
         row("Detach", Detach::default()),
         row("Detached", Detached::default()),
@@ -148,6 +179,8 @@ fn the_document_has_each_route_with_its_bodies_and_no_other() {
         (Endpoint::Weight, Some("SetWeight"), "Changed"),
         (Endpoint::Rollback, Some("Rollback"), "Changed"),
         (Endpoint::Drain, Some("Drain"), "Changed"),
+        (Endpoint::Start, Some("StartRollout"), "RolloutReply"),
+        (Endpoint::Command, Some("RolloutCommand"), "RolloutReply"),
         (Endpoint::Bypass, Some("Bypass"), "Changed"),
         (Endpoint::Detach, Some("Detach"), "Detached"),
     ];
@@ -242,7 +275,7 @@ fn the_document_has_each_value_of_the_enumerations() {
     fn names(values: &[impl Serialize]) -> Value {
         serde_json::to_value(values).unwrap()
     }
-    use shifter_common::wire::{Affinity, EstablishedPolicy, Role};
+    use shifter_common::wire::{Affinity, EstablishedPolicy, Role, RolloutOutcome};
     let schemas = &document()["components"]["schemas"];
     assert_eq!(schemas["Slot"]["enum"], names(&Slot::ALL));
     assert_eq!(schemas["Phase"]["enum"], names(&Phase::ALL));
@@ -260,6 +293,13 @@ fn the_document_has_each_value_of_the_enumerations() {
     );
     let policies = [EstablishedPolicy::Drain, EstablishedPolicy::Reset];
     assert_eq!(schemas["EstablishedPolicy"]["enum"], names(&policies));
+    let outcomes = [
+        RolloutOutcome::UnderWay,
+        RolloutOutcome::WaitsForPerson,
+        RolloutOutcome::Succeeded,
+        RolloutOutcome::Back,
+    ];
+    assert_eq!(schemas["RolloutOutcome"]["enum"], names(&outcomes));
 }
 
 #[test]
@@ -273,6 +313,7 @@ fn the_document_and_the_reference_have_each_refusal_code_with_its_status() {
         "not_eligible",
         "flows_open",
         "vip_lost",
+        "rollout",
         "kernel",
         "state",
         "internal",

@@ -5,7 +5,7 @@ use std::time::Instant;
 use crate::rollout::Label;
 use shifter_common::wire::{
     ApplyReport, Bypass, Changed, Detach, Detached, Drain, Flows, PlannedRollout, Refusal,
-    Rollback, ServiceStatus, SetWeight, Status,
+    Rollback, RolloutCommand, RolloutReply, ServiceStatus, SetWeight, StartRollout, Status,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -47,6 +47,10 @@ pub enum Request {
     Bypass(String, Bypass),
     /// Take all programs off the interfaces.
     Detach(Detach),
+    /// Bring a version to its traffic.
+    Start(String, StartRollout),
+    /// Move a rollout.
+    Command(String, RolloutCommand),
     /// Look at what listens for the backends of the socket plane.
     LookAtListeners,
 }
@@ -66,6 +70,8 @@ pub enum Reply {
     Applied(ApplyReport),
     /// To the requests that change one service.
     Changed(Changed),
+    /// To the requests about a rollout.
+    Rollout(Box<RolloutReply>),
     /// To [`Request::Detach`].
     Detached(Detached),
     /// To [`Request::LookAtListeners`].

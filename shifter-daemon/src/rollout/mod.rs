@@ -23,6 +23,7 @@ mod migration;
 mod phase;
 mod plan;
 mod preset;
+mod record;
 mod refused;
 mod rolling;
 mod run;
@@ -55,6 +56,7 @@ pub use plan::{
     Step,
 };
 pub use preset::{PRESETS, Preset, preset};
+pub use record::{RolloutRecord, Wanted};
 pub use refused::Refused;
 pub use rolling::{Batch, Portion, batches};
 pub use run::{Ran, Shell, run};

@@ -125,7 +125,8 @@ async fn what_the_driver_never_hears_of() {
                 GET /v1/services/{service}/flows, GET /v1/services/{service}/plan/{version}, \
                 POST /v1/apply, \
                 POST /v1/services/{service}/weight, POST /v1/services/{service}/rollback, \
-                POST /v1/services/{service}/drain, POST /v1/services/{service}/bypass, \
+                POST /v1/services/{service}/drain, POST /v1/services/{service}/rollout, \
+                POST /v1/services/{service}/rollout/command, POST /v1/services/{service}/bypass, \
                 POST /v1/detach";
     for path in [
         "/",

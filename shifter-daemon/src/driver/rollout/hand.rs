@@ -1,0 +1,155 @@
+//! The engine's hand: what it wants kept and done.
+
+use shifter_common::steering::Slot;
+use tokio::task::spawn_blocking;
+
+use super::super::{Driver, commands::Order, events::Happening, rollback::reset_again, unix_ms};
+use crate::{
+    control::ServiceControl,
+    dataplane::Publication,
+    rollout::{Act, Effect, Event, Now, Rollout, RolloutParts, Shell, Wanted},
+};
+
+/// The outside world of one rollout, while an event is dealt with.
+pub struct Hand<'a> {
+    driver: &'a mut Driver,
+    service: &'a str,
+    by: &'a str,
+    next: Option<Wanted>,
+    parts: RolloutParts,
+    /// What gave the share, as status shows it.
+    weight_by: String,
+}
+
+impl<'a> Hand<'a> {
+    pub fn new(
+        driver: &'a mut Driver,
+        service: &'a str,
+        by: &'a str,
+        next: Option<Wanted>,
+        parts: RolloutParts,
+    ) -> Self {
+        Self {
+            driver,
+            service,
+            by,
+            next,
+            weight_by: format!("the rollout of {}", parts.version),
+            parts,
+        }
+    }
+
+    fn alter(
+        &mut self,
+        order: Order,
+        decide: impl FnOnce(&mut ServiceControl, &str, u64),
+    ) -> Result<Publication, String> {
+        let weight_by = self.weight_by.clone();
+        self.driver.alter(self.service, order, |control| {
+            decide(control, &weight_by, unix_ms());
+        })
+    }
+
+    fn take_back(&mut self) -> Result<(), String> {
+        // A trip that nobody has seen yet must not be taken for this latch.
+        self.driver.look_for_trips();
+        let is_tripped = self.driver.is_tripped(self.service);
+        self.alter(Order::KernelFirst, ServiceControl::take_back_latched)?;
+        if !is_tripped {
+            self.driver.rollouts.note_latch(self.service, true);
+        }
+        self.driver.tripped.insert(self.service.to_owned());
+        Ok(())
+    }
+
+    fn reset_flows(&self, id: u64, slot: Slot) {
+        let (table, news) = (self.driver.flow_table(), self.driver.rollouts.news.clone());
+        let service = self.service.to_owned();
+        let again = tokio::runtime::Handle::current();
+        spawn_blocking(move || {
+            let result = match table.reset(&service, slot) {
+                Ok(count) => {
+                    tracing::info!(service, %slot, count, "live flows were reset");
+                    again.spawn(reset_again(table, service.clone(), slot));
+                    Ok(())
+                }
+                Err(error) => Err(error.to_string()),
+            };
+            // Without a loop there is nobody to tell.
+            let _ = news.blocking_send((service, Event::EffectDone { id, result }));
+        });
+    }
+}
+
+impl Shell for Hand<'_> {
+    fn keep(&mut self, rollout: &Rollout) -> Result<(), String> {
+        let record = self.driver.record_of(rollout, self.next.as_ref());
+        let kept = self.driver.state.keep_rollout(self.service, &record);
+        kept.map_err(|error| error.to_string())?;
+        for transition in rollout.transitions() {
+            let detail = format!(
+                "{}: {} -> {} ({})",
+                rollout.parts().version,
+                transition.from,
+                transition.to,
+                transition.why
+            );
+            let before_bp = self.driver.in_force_bp(self.service);
+            self.driver.record(Happening {
+                service: self.service,
+                by: self.by,
+                what: "rollout",
+                slot: Some(rollout.parts().canary),
+                detail,
+                before_bp,
+                took_ns: 0,
+            });
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self, effect: &Effect) -> Option<Result<(), String>> {
+        let done = match &effect.act {
+            Act::Arm => self
+                .alter(Order::DiskFirst, ServiceControl::arm)
+                .map(|_| ()),
+            Act::Give(share) => {
+                let given = self.alter(Order::DiskFirst, |control, by, unix_ms| {
+                    control.give(share, by, unix_ms);
+                });
+                given.and_then(|publication| match publication.word.tripped() {
+                    true => Err("the kernel has taken it out of traffic".to_owned()),
+                    false => Ok(()),
+                })
+            }
+            Act::TakeBack => self.take_back(),
+            Act::Commit => {
+                let canary = self.parts.canary;
+                let committed = self.alter(Order::DiskFirst, |control, by, unix_ms| {
+                    control.commit(canary, by, unix_ms);
+                });
+                committed.map(|_| ())
+            }
+            Act::Start(slot) if *slot == self.parts.canary => {
+                let version = self.parts.version.clone();
+                self.driver.note_version(self.service, *slot, version)
+            }
+            Act::Start(_) => Ok(()),
+            // Whoever runs the version stops it: no unit is known.
+            Act::Stop(_) => Ok(()),
+            Act::ResetFlows(slot) => {
+                self.reset_flows(effect.id, *slot);
+                return None;
+            }
+            Act::Ask { .. } => return None,
+        };
+        if let Err(why) = &done {
+            tracing::error!(service = self.service, "{} failed: {why}", effect.act);
+        }
+        Some(done)
+    }
+
+    fn now(&mut self) -> Now {
+        self.driver.rollouts.now()
+    }
+}

@@ -1,0 +1,5 @@
+//! Rollouts: real shifterd, real versions, real clients, in network namespaces.
+
+mod stage;
+
+mod canary;
