@@ -2,4 +2,7 @@
 
 mod stage;
 
+mod back;
 mod canary;
+mod crash;
+mod operators;

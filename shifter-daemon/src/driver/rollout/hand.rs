@@ -7,7 +7,7 @@ use super::super::{Driver, commands::Order, events::Happening, rollback::reset_a
 use crate::{
     control::ServiceControl,
     dataplane::Publication,
-    rollout::{Act, Effect, Event, Now, Rollout, RolloutParts, Shell, Wanted},
+    rollout::{Act, Effect, Event, Now, PlanKind, Rollout, RolloutParts, Shell, Wanted},
 };
 
 /// The outside world of one rollout, while an event is dealt with.
@@ -17,6 +17,7 @@ pub struct Hand<'a> {
     by: &'a str,
     next: Option<Wanted>,
     parts: RolloutParts,
+    is_undo: bool,
     /// What gave the share, as status shows it.
     weight_by: String,
 }
@@ -27,14 +28,16 @@ impl<'a> Hand<'a> {
         service: &'a str,
         by: &'a str,
         next: Option<Wanted>,
-        parts: RolloutParts,
+        rollout: &Rollout,
     ) -> Self {
+        let parts = rollout.parts().clone();
         Self {
             driver,
             service,
             by,
             next,
             weight_by: format!("the rollout of {}", parts.version),
+            is_undo: rollout.plan().plan().kind == PlanKind::Undo,
             parts,
         }
     }
@@ -60,6 +63,12 @@ impl<'a> Hand<'a> {
         }
         self.driver.tripped.insert(self.service.to_owned());
         Ok(())
+    }
+
+    /// What was found ready before was another version. One that goes back to its traffic has not
+    /// changed, and one that stands in for the other keeps it.
+    fn probe_anew(&mut self, slot: Slot) -> bool {
+        !self.is_undo && self.driver.probe_anew(self.service, slot)
     }
 
     fn reset_flows(&self, id: u64, slot: Slot) {
@@ -132,7 +141,19 @@ impl Shell for Hand<'_> {
             }
             Act::Start(slot) if *slot == self.parts.canary => {
                 let version = self.parts.version.clone();
-                self.driver.note_version(self.service, *slot, version)
+                let noted = self.driver.note_version(self.service, *slot, version);
+                if noted.is_ok() && self.probe_anew(*slot) {
+                    // Word of it comes after the news that nothing is ready yet.
+                    let done = Event::EffectDone {
+                        id: effect.id,
+                        result: Ok(()),
+                    };
+                    let news = (self.service.to_owned(), done);
+                    if self.driver.rollouts.news.try_send(news).is_ok() {
+                        return None;
+                    }
+                }
+                noted
             }
             Act::Start(_) => Ok(()),
             // Whoever runs the version stops it: no unit is known.

@@ -119,8 +119,7 @@ impl Driver {
     ) -> Option<Result<Ran, Refused>> {
         let mut live = self.rollouts.live.remove(service)?;
         let next = live.next.clone();
-        let parts = live.rollout.parts().clone();
-        let mut hand = Hand::new(self, service, by, next, parts);
+        let mut hand = Hand::new(self, service, by, next, &live.rollout);
         let ran = run(&mut live.rollout, event, &mut hand);
         let now = self.rollouts.now();
         live.due_ms = live.rollout.next_deadline(now);
