@@ -8,16 +8,17 @@ use clap::{
     error::ErrorKind,
 };
 use clap_complete::Shell;
-use shifter_common::wire::{EstablishedPolicy, Slot};
+use shifter_common::wire::{EstablishedPolicy, Slot, StartStep};
 
 use crate::{interval, percent};
 
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done
-  1  refused or failed
+  1  refused, failed or rolled back
   2  the command line is wrong
-  3  shifterd did not answer in time
+  3  shifterd did not answer in time, or --timeout is over
+  4  a rollout waits for a person
   5  shifterd is not reachable";
 
 /// Show and change what shifterd steers.
@@ -77,7 +78,84 @@ pub enum Command {
         weight_bp: u16,
     },
 
+    /// Bring a version to its traffic, by the plan of the service's file
+    ///
+    /// It goes on by itself; follow it with: shifterctl status --wait SERVICE
+    Start(Start),
+
+    /// Go on where a rollout waits for a person
+    Promote {
+        /// Name of the service
+        #[arg(value_parser = service)]
+        service: String,
+        /// Leave the present step now, whatever its bake and judgement
+        #[arg(long)]
+        skip_step: bool,
+        /// Everything to the new version now
+        #[arg(long, conflicts_with_all = ["skip_step", "step"])]
+        full: bool,
+        /// Only from this step, so that a repeated command goes on once
+        #[arg(long, value_name = "N")]
+        #[arg(value_parser = clap::value_parser!(u16).range(1..=1_000))]
+        step: Option<u16>,
+    },
+
+    /// Let a rollout stand still; a bad version is taken back all the same
+    Pause {
+        /// Name of the service
+        #[arg(value_parser = service)]
+        service: String,
+    },
+
+    /// Let a paused rollout go on
+    Resume {
+        /// Name of the service
+        #[arg(value_parser = service)]
+        service: String,
+    },
+
+    /// Take a rollout's traffic back, in one store, and end it
+    Abort {
+        /// Name of the service
+        #[arg(value_parser = service)]
+        service: String,
+    },
+
+    /// Try a rollout again that failed or was rolled back
+    Retry {
+        /// Name of the service
+        #[arg(value_parser = service)]
+        service: String,
+    },
+
+    /// Give the traffic back to the version before the one that serves
+    Undo {
+        /// Name of the service
+        #[arg(value_parser = service)]
+        service: String,
+    },
+
+    /// Say yes to a gate that asks a person
+    Approve {
+        /// Name of the service
+        #[arg(value_parser = service)]
+        service: String,
+        /// Name of the gate
+        gate: String,
+    },
+
+    /// Say no to a gate that asks a person
+    Reject {
+        /// Name of the service
+        #[arg(value_parser = service)]
+        service: String,
+        /// Name of the gate
+        gate: String,
+    },
+
     /// Take all new flows back to the baseline, in one store
+    ///
+    /// A rollout that is under way ends with that.
     Rollback {
         /// Name of the service
         #[arg(value_parser = service)]
@@ -183,6 +261,40 @@ pub struct Status {
     #[arg(long, default_value = "1s", value_parser = interval::parse, requires = "watch")]
     #[arg(value_name = "TIME")]
     pub interval: Duration,
+    /// Wait until its rollout is over, or needs a person
+    #[arg(long, requires = "service", conflicts_with = "watch")]
+    pub wait: bool,
+    /// How long to wait at most [default: for ever]
+    #[arg(long, value_parser = interval::parse, requires = "wait", value_name = "TIME")]
+    pub timeout: Option<Duration>,
+}
+
+/// `start`
+#[derive(Args, Clone, Debug)]
+pub struct Start {
+    /// Name of the service
+    #[arg(value_parser = service)]
+    pub service: String,
+    /// Label of the version, such as 3.2.0
+    #[arg(value_parser = version)]
+    pub version: String,
+    /// Another strategy than the file's, or a preset such as 5-20-50
+    #[arg(long, value_name = "NAME")]
+    pub strategy: Option<String>,
+    /// Other steps than the file's, such as 5:5m,20:10m,pause,50:10m
+    #[arg(long, value_parser = steps, value_name = "STEPS")]
+    pub steps: Option<Steps>,
+    /// How long steps are held that do not say it themselves
+    #[arg(long, value_parser = interval::parse, value_name = "TIME")]
+    pub bake: Option<Duration>,
+}
+
+/// Steps of a rollout; of one argument.
+#[derive(Clone, Debug, Default)]
+pub struct Steps(pub Vec<StartStep>);
+
+fn steps(text: &str) -> Result<Steps, String> {
+    crate::steps::parse(text).map(Steps)
 }
 
 fn service(text: &str) -> Result<String, String> {

@@ -29,6 +29,39 @@ pub enum Failure {
         /// Problems in files.
         problems_count: usize,
     },
+    /// A rollout ended without its version.
+    #[error("the rollout of {version} of {service} ended as {detail}")]
+    WentBack {
+        /// The service.
+        service: String,
+        /// The version.
+        version: String,
+        /// Where it ended, and why.
+        detail: String,
+    },
+    /// A rollout waits for somebody's word.
+    #[error("the rollout of {service} waits for {waiting_on}")]
+    NeedsPerson {
+        /// The service.
+        service: String,
+        /// What it waits for.
+        waiting_on: String,
+        /// The command that gives it.
+        command: String,
+    },
+    /// A rollout is not over in time.
+    #[error("the rollout of {service} is not over within {timeout:?}: it is in {detail}")]
+    StillUnderWay {
+        /// The service.
+        service: String,
+        /// Where it is.
+        detail: String,
+        /// How long it was waited for.
+        timeout: Duration,
+    },
+    /// There is nothing to wait for.
+    #[error("{0} has had no rollout to wait for")]
+    NoRollout(String),
     /// There is no socket.
     #[error("shifterd is not reachable: there is no socket {}", .0.display())]
     NoSocket(PathBuf),
@@ -113,6 +146,17 @@ impl Failure {
         match self {
             Self::Refused(refusal) => refusal.help.clone(),
             Self::NotAllApplied { .. } => "mend what is named above, then: shifterctl apply".into(),
+            Self::WentBack { service, .. } => format!(
+                "why, step by step: shifterctl status {service}\n\
+                 to try the same again: shifterctl retry {service}"
+            ),
+            Self::NeedsPerson {
+                service, command, ..
+            } => format!("{command}\nto take the traffic back: shifterctl abort {service}"),
+            Self::StillUnderWay { service, .. } => {
+                format!("it goes on; wait on: shifterctl status --wait {service}")
+            }
+            Self::NoRollout(service) => format!("begin one: shifterctl start {service} VERSION"),
             Self::NoSocket(_) => "systemctl start shifterd\n\
                  if it listens elsewhere: --socket PATH or SHIFTER_SOCKET"
                 .into(),
@@ -144,18 +188,21 @@ impl Failure {
         }
     }
 
-    /// 1 refused or failed, 3 timeout, 5 not reachable.
+    /// 1 refused, failed or rolled back, 3 timeout, 4 waits for a person, 5 not reachable.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Io { error, .. } if error.kind() == io::ErrorKind::BrokenPipe => 0,
             Self::Refused(_)
             | Self::NotAllApplied { .. }
+            | Self::WentBack { .. }
+            | Self::NoRollout(_)
             | Self::Strange { .. }
             | Self::NoShifterd(_)
             | Self::ShifterdFailed
             | Self::ShifterdKilled { .. }
             | Self::Io { .. } => 1,
-            Self::Timeout(_) => 3,
+            Self::Timeout(_) | Self::StillUnderWay { .. } => 3,
+            Self::NeedsPerson { .. } => 4,
             Self::NoSocket(_)
             | Self::Denied { .. }
             | Self::NobodyAnswers(_)

@@ -13,6 +13,8 @@ mod render;
 mod run;
 mod screen;
 mod shifterd;
+mod steps;
+mod wait;
 mod watch;
 
 use std::process::ExitCode;

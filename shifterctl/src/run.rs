@@ -4,7 +4,7 @@ use clap::CommandFactory;
 use serde::Serialize;
 use shifter_common::wire::{
     ApplyReport, Bypass, Changed, Detach, Detached, Drain, Effect, Flows, PlannedRollout, Rollback,
-    ServiceStatus, SetWeight, Status,
+    RolloutCommand, RolloutReply, ServiceStatus, SetWeight, StartRollout, Status,
 };
 
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
     client::{Client, segment},
     failure::Failure,
     render::{self, View},
-    screen, shifterd, watch,
+    screen, shifterd, wait, watch,
 };
 
 /// Does what the command line says.
@@ -42,6 +42,16 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
 async fn execute(client: &Client, output: Output, command: Command) -> Result<(), Failure> {
     match command {
         Command::Status(status) if status.watch => watch::watch(client, output, &status).await,
+        Command::Status(
+            status @ cli::Status {
+                wait: true,
+                service: Some(_),
+                ..
+            },
+        ) => {
+            let service = status.service.clone().unwrap_or_default();
+            wait::wait(client, output, &service, &status).await
+        }
         Command::Status(status) => show_status(client, output, &status).await,
         Command::Apply => apply(client, output).await,
         Command::SetWeight { service, weight_bp } => {
@@ -58,6 +68,52 @@ async fn execute(client: &Client, output: Output, command: Command) -> Result<()
                 .post(&path(&service, "/rollback"), &Rollback { established })
                 .await?;
             put(output, &changed, |view| render::changed(view, &changed))
+        }
+        Command::Start(start) => {
+            let body = StartRollout {
+                version: start.version,
+                strategy: start.strategy,
+                steps: start.steps.unwrap_or_default().0,
+                bake_ms: start.bake.map(|bake| bake.as_millis() as u64),
+            };
+            let reply: RolloutReply = client
+                .post(&path(&start.service, "/rollout"), &body)
+                .await?;
+            put(output, &reply, |view| render::replied(view, &reply))
+        }
+        Command::Promote {
+            service,
+            skip_step,
+            full,
+            step,
+        } => {
+            let command = match (full, skip_step) {
+                (true, _) => RolloutCommand::PromoteFull,
+                (false, true) => RolloutCommand::SkipStep { step },
+                (false, false) => RolloutCommand::Promote { step },
+            };
+            move_rollout(client, output, &service, command).await
+        }
+        Command::Pause { service } => {
+            move_rollout(client, output, &service, RolloutCommand::Pause).await
+        }
+        Command::Resume { service } => {
+            move_rollout(client, output, &service, RolloutCommand::Resume).await
+        }
+        Command::Abort { service } => {
+            move_rollout(client, output, &service, RolloutCommand::Abort).await
+        }
+        Command::Retry { service } => {
+            move_rollout(client, output, &service, RolloutCommand::Retry).await
+        }
+        Command::Undo { service } => {
+            move_rollout(client, output, &service, RolloutCommand::Undo).await
+        }
+        Command::Approve { service, gate } => {
+            move_rollout(client, output, &service, RolloutCommand::Approve { gate }).await
+        }
+        Command::Reject { service, gate } => {
+            move_rollout(client, output, &service, RolloutCommand::Reject { gate }).await
         }
         Command::Drain {
             service,
@@ -115,6 +171,18 @@ async fn execute(client: &Client, output: Output, command: Command) -> Result<()
             screen::print(&String::from_utf8_lossy(&script))
         }
     }
+}
+
+async fn move_rollout(
+    client: &Client,
+    output: Output,
+    service: &str,
+    command: RolloutCommand,
+) -> Result<(), Failure> {
+    let reply: RolloutReply = client
+        .post(&path(service, "/rollout/command"), &command)
+        .await?;
+    put(output, &reply, |view| render::replied(view, &reply))
 }
 
 async fn bypass(client: &Client, service: &str, undo: bool) -> Result<Changed, Failure> {

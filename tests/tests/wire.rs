@@ -73,6 +73,7 @@ fn plan(place: Dual) -> ServicePlan {
         held: false,
         breaker: Default::default(),
         rearms: false,
+        latches: false,
         targets: Default::default(),
         slots: [slot(8_081), slot(8_082)],
     }

@@ -161,8 +161,8 @@ pub struct ApplyReport {
 /// Reply to a request that was not carried out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
-    /// For programs: `unknown_service`, `unknown_rollout`, `bad_request`, `forbidden`, `not_eligible`, `flows_open`,
-    /// `vip_lost`, `kernel`, `state`, `internal`, `unknown_path`, `wrong_method`.
+    /// For programs: `unknown_service`, `unknown_rollout`, `bad_request`, `forbidden`, `not_eligible`,
+    /// `flows_open`, `vip_lost`, `rollout`, `kernel`, `state`, `internal`, `unknown_path`, `wrong_method`.
     pub code: String,
     /// What was refused and why.
     pub message: String,

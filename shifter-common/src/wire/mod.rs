@@ -12,6 +12,8 @@
 //! | `POST /v1/apply` | | [`ApplyReport`] |
 //! | `POST /v1/services/{service}/weight` | [`SetWeight`] | [`Changed`] |
 //! | `POST /v1/services/{service}/rollback` | [`Rollback`] | [`Changed`] |
+//! | `POST /v1/services/{service}/rollout` | [`StartRollout`] | [`RolloutReply`] |
+//! | `POST /v1/services/{service}/rollout/command` | [`RolloutCommand`] | [`RolloutReply`] |
 //! | `POST /v1/services/{service}/drain` | [`Drain`] | [`Changed`] |
 //! | `POST /v1/detach` | [`Detach`] | [`Detached`] |
 //!
@@ -23,6 +25,7 @@ mod command;
 mod history;
 mod local;
 mod plan;
+mod rollout;
 mod status;
 
 pub use audit::*;
@@ -31,6 +34,7 @@ pub use command::*;
 pub use history::*;
 pub use local::*;
 pub use plan::*;
+pub use rollout::*;
 pub use status::*;
 
 pub use crate::{

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Affinity, BreakerStatus, LocalClientsStatus, Phase, Slot};
+use super::{Affinity, BreakerStatus, LocalClientsStatus, Phase, RolloutStatus, Slot};
 
 /// `GET /v1/status`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,6 +101,9 @@ pub struct ServiceStatus {
     /// When the kernel takes the canary out of traffic by itself, and whether it has.
     #[serde(default)]
     pub breaker: BreakerStatus,
+    /// Its last rollout, if it had one.
+    #[serde(default)]
+    pub rollout: Option<RolloutStatus>,
     /// Steered although its file is gone.
     pub orphaned: bool,
     /// The slots, a then b.
@@ -125,6 +128,9 @@ pub struct SlotStatus {
     pub slot: Slot,
     /// Serving now, or on trial.
     pub role: Role,
+    /// The version that a rollout put there.
+    #[serde(default)]
+    pub version: Option<String>,
     /// Whether the kernel may select it.
     pub eligible: bool,
     /// An operator has drained it.
@@ -217,7 +223,7 @@ pub struct Event {
     /// Who: `shifterd`, `root (uid 0)`.
     pub by: String,
     /// What: `weight`, `rollback`, `drain`, `bypass`, `not ready`, `ready`, `ejected`, `returned`,
-    /// `tripped`, `apply`, `adopted`.
+    /// `tripped`, `apply`, `adopted`, `rollout`.
     pub what: String,
     /// The slot concerned, if one.
     pub slot: Option<Slot>,

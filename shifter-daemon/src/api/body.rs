@@ -19,11 +19,11 @@ pub(super) struct Field {
     /// Its name.
     pub name: &'static str,
     /// Whether a body without it is refused.
-    required: bool,
+    pub(super) required: bool,
     /// Which values are right, in words.
-    right: &'static str,
+    pub(super) right: &'static str,
     /// Whether a value is right.
-    accepts: fn(&Value) -> bool,
+    pub(super) accepts: fn(&Value) -> bool,
 }
 
 /// Body of `SetWeight`.

@@ -2,7 +2,7 @@
 
 use shifter_common::wire::Refusal;
 
-use super::{Right, body, refused::bad_request};
+use super::{Right, body, refused::bad_request, rollout};
 use crate::{driver::Request, rollout::Label, store::AuditQuery};
 
 /// Flows shown unless the client says how many.
@@ -39,6 +39,10 @@ pub enum Endpoint {
     Rollback,
     /// No new flows to a slot.
     Drain,
+    /// A version shall get the traffic.
+    Start,
+    /// Move a rollout.
+    Command,
     /// New connections around shifter.
     Bypass,
     /// Programs off the interfaces.
@@ -76,6 +80,8 @@ impl Endpoint {
         Self::Weight,
         Self::Rollback,
         Self::Drain,
+        Self::Start,
+        Self::Command,
         Self::Bypass,
         Self::Detach,
     ];
@@ -94,6 +100,8 @@ impl Endpoint {
             Self::Weight => "/v1/services/{service}/weight",
             Self::Rollback => "/v1/services/{service}/rollback",
             Self::Drain => "/v1/services/{service}/drain",
+            Self::Start => "/v1/services/{service}/rollout",
+            Self::Command => "/v1/services/{service}/rollout/command",
             Self::Bypass => "/v1/services/{service}/bypass",
             Self::Detach => "/v1/detach",
         }
@@ -121,6 +129,8 @@ impl Endpoint {
             | Self::Weight
             | Self::Rollback
             | Self::Drain
+            | Self::Start
+            | Self::Command
             | Self::Bypass
             | Self::Detach => Right::Change,
         }
@@ -138,6 +148,8 @@ impl Endpoint {
             Self::Weight => "set-weight",
             Self::Rollback => "rollback",
             Self::Drain => "drain",
+            Self::Start => "start",
+            Self::Command => "rollout",
             Self::Bypass => "bypass",
             Self::Detach => "detach",
         }
@@ -195,6 +207,13 @@ impl Endpoint {
                 Request::Rollback(service, body::decode(&body::ROLLBACK, content_type, body)?)
             }
             Self::Drain => Request::Drain(service, body::decode(&body::DRAIN, content_type, body)?),
+            Self::Start => {
+                Request::Start(service, body::decode(&rollout::START, content_type, body)?)
+            }
+            Self::Command => Request::Command(
+                service,
+                body::decode(&rollout::COMMAND, content_type, body)?,
+            ),
             Self::Bypass => {
                 Request::Bypass(service, body::decode(&body::BYPASS, content_type, body)?)
             }
@@ -584,7 +603,7 @@ mod tests {
                 .iter()
                 .filter(|e| e.right() == Right::Change)
                 .count(),
-            6
+            8
         );
     }
 }

@@ -13,6 +13,7 @@ pub(crate) mod connections;
 mod endpoint;
 mod peer;
 mod refused;
+mod rollout;
 mod server;
 mod socket;
 

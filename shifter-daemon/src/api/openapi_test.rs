@@ -8,7 +8,8 @@ use shifter_common::wire::{
     ApplyReport, AuditActor, AuditFlows, AuditGate, AuditMetric, AuditPage, AuditRecord, Bypass,
     Changed, ConfigChange, DeploymentRecord, DeploymentStep, Detach, Detached, Diagnostic, Drain,
     Effect, Flow, Flows, History, Phase, PlannedRollout, PlannedStep, Refusal, RevisionStatus,
-    Rollback, RolloutSummary, SetWeight, Slot,
+    Rollback, RolloutCommand, RolloutReply, RolloutSummary, SetWeight, Slot, StartRollout,
+    StartStep,
 };
 
 use super::{Endpoint, Right, http_status};
@@ -102,7 +103,7 @@ fn samples() -> Vec<(&'static str, Value)> {
         by: String::new(),
         outcome: String::new(),
     };
-    let rollout = RolloutSummary {
+    let summary = RolloutSummary {
         id: 0,
         version: String::new(),
         old_version: None,
@@ -140,6 +141,10 @@ fn samples() -> Vec<(&'static str, Value)> {
         hash: text(),
         ..AuditRecord::default()
     };
+    // No command has all fields.
+    let mut command = serde_json::to_value(RolloutCommand::Promote { step: Some(1) }).unwrap();
+    command["gate"] = Value::String(String::new());
+    let rollout = service.rollout.clone().unwrap();
     let refusal = Refusal {
         code: String::new(),
         message: String::new(),
@@ -172,7 +177,7 @@ fn samples() -> Vec<(&'static str, Value)> {
         row("AuditPage", AuditPage::default()),
         row("History", History::default()),
         row("RevisionStatus", revision),
-        row("RolloutSummary", rollout),
+        row("RolloutSummary", summary),
         row("DeploymentStep", DeploymentStep::default()),
         row("DeploymentRecord", DeploymentRecord::default()),
         row("SetWeight", SetWeight { weight_bp: 0 }),
@@ -182,6 +187,32 @@ fn samples() -> Vec<(&'static str, Value)> {
             Drain {
                 slot: Slot::A,
                 undo: false,
+            },
+        ),
+        row(
+            "StartRollout",
+            StartRollout {
+                strategy: Some(String::new()),
+                steps: vec![StartStep::default()],
+                bake_ms: Some(0),
+                ..StartRollout::default()
+            },
+        ),
+        row(
+            "StartStep",
+            StartStep {
+                bake_ms: Some(0),
+                ..StartStep::default()
+            },
+        ),
+        row("RolloutCommand", command),
+        row("RolloutStatus", &rollout),
+        row(
+            "RolloutReply",
+            RolloutReply {
+                service: String::new(),
+                already: None,
+                rollout,
             },
         ),
         row("Bypass", Bypass::default()),
@@ -212,6 +243,8 @@ fn the_document_has_each_route_with_its_bodies_and_no_other() {
         (Endpoint::Weight, Some("SetWeight"), "Changed"),
         (Endpoint::Rollback, Some("Rollback"), "Changed"),
         (Endpoint::Drain, Some("Drain"), "Changed"),
+        (Endpoint::Start, Some("StartRollout"), "RolloutReply"),
+        (Endpoint::Command, Some("RolloutCommand"), "RolloutReply"),
         (Endpoint::Bypass, Some("Bypass"), "Changed"),
         (Endpoint::Detach, Some("Detach"), "Detached"),
     ];
@@ -306,7 +339,7 @@ fn the_document_has_each_value_of_the_enumerations() {
     fn names(values: &[impl Serialize]) -> Value {
         serde_json::to_value(values).unwrap()
     }
-    use shifter_common::wire::{Affinity, EstablishedPolicy, Role};
+    use shifter_common::wire::{Affinity, EstablishedPolicy, Role, RolloutOutcome};
     let schemas = &document()["components"]["schemas"];
     assert_eq!(schemas["Slot"]["enum"], names(&Slot::ALL));
     assert_eq!(schemas["Phase"]["enum"], names(&Phase::ALL));
@@ -324,6 +357,13 @@ fn the_document_has_each_value_of_the_enumerations() {
     );
     let policies = [EstablishedPolicy::Drain, EstablishedPolicy::Reset];
     assert_eq!(schemas["EstablishedPolicy"]["enum"], names(&policies));
+    let outcomes = [
+        RolloutOutcome::UnderWay,
+        RolloutOutcome::WaitsForPerson,
+        RolloutOutcome::Succeeded,
+        RolloutOutcome::Back,
+    ];
+    assert_eq!(schemas["RolloutOutcome"]["enum"], names(&outcomes));
 }
 
 #[test]
@@ -338,6 +378,7 @@ fn the_document_and_the_reference_have_each_refusal_code_with_its_status() {
         "not_eligible",
         "flows_open",
         "vip_lost",
+        "rollout",
         "kernel",
         "state",
         "internal",

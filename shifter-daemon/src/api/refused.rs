@@ -14,7 +14,7 @@ pub fn http_status(code: &str) -> StatusCode {
         "forbidden" => StatusCode::FORBIDDEN,
         "unknown_service" | "unknown_rollout" | "unknown_path" => StatusCode::NOT_FOUND,
         "wrong_method" => StatusCode::METHOD_NOT_ALLOWED,
-        "not_eligible" | "flows_open" | "vip_lost" => StatusCode::CONFLICT,
+        "not_eligible" | "flows_open" | "vip_lost" | "rollout" => StatusCode::CONFLICT,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
@@ -68,6 +68,7 @@ mod tests {
             ("not_eligible", 409),
             ("flows_open", 409),
             ("vip_lost", 409),
+            ("rollout", 409),
             ("kernel", 500),
             ("state", 500),
             ("internal", 500),

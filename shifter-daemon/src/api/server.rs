@@ -251,6 +251,8 @@ fn asked(request: &Request) -> String {
         }
         Request::Bypass(service, bypass) => format!("{service:?} undo={}", bypass.undo),
         Request::Detach(detach) => format!("force={}", detach.force),
+        Request::Start(service, start) => format!("{service:?} version={:?}", start.version),
+        Request::Command(service, command) => format!("{service:?} {}", command.name()),
     }
 }
 
@@ -265,6 +267,7 @@ fn reply_response(reply: &Reply) -> Response {
         Reply::Deployment(record) => json(StatusCode::OK, record),
         Reply::Applied(report) => json(StatusCode::OK, report),
         Reply::Changed(changed) => json(StatusCode::OK, changed),
+        Reply::Rollout(done) => json(StatusCode::OK, done),
         Reply::Detached(detached) => json(StatusCode::OK, detached),
         // No client can ask for it.
         Reply::Looked => StatusCode::NO_CONTENT.into_response(),

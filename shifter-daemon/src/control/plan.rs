@@ -34,6 +34,9 @@ pub struct ServicePlan {
     pub breaker: BreakerSpec,
     /// Whether somebody has given a weight since the kernel last did: only that forgets its trip.
     pub rearms: bool,
+    /// Whether to leave the latch of a trip, because a rollout takes its share back: nothing gives
+    /// the canary a share until it is armed anew.
+    pub latches: bool,
     /// Where new flows are steered.
     pub plane: PlanePlan,
     /// Slots a and b.
@@ -98,8 +101,8 @@ impl ServicePlan {
             .with_baseline(self.baseline)
             .with_affinity(self.affinity)
             .with_armed(self.breaker.mode != BreakerMode::Off);
-        if word.tripped() && !self.rearms {
-            return word.with_weight_bp(0).with_held(true);
+        if self.latches || word.tripped() && !self.rearms {
+            return word.with_weight_bp(0).with_held(true).with_tripped(true);
         }
         word.with_weight_bp(self.weight_bp)
             .with_held(self.held)

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use shifter_common::steering::Slot;
 
+use crate::rollout::{Batch, Label};
+
 /// The state file's content.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -40,6 +42,12 @@ pub struct ServiceRecord {
     /// Who sent new connections around shifter, and when.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bypassed: Option<Drained>,
+    /// The version in each slot, where a rollout put one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub versions: BTreeMap<Slot, Label>,
+    /// How many backends of either version take part; all unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<Batch>,
 }
 
 /// A drain, or a bypass, asked for by an operator.

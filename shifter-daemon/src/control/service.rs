@@ -12,9 +12,7 @@ use super::{
     health::BackendHealth,
     listener::{ListenerView, Relistened},
     outlier::{Decision, Ejector, Outcomes, Peer},
-    plan::{
-        PlanePlan, PlannedBackend, PublishedService, ServicePlan, SlotPlan, SocketPlan, serves,
-    },
+    plan::{PlanePlan, PublishedService, ServicePlan, SlotPlan, SocketPlan, serves},
     plane::{HostView, Steering, choose_plane},
     record::{Drained, ServiceRecord},
 };
@@ -42,6 +40,8 @@ pub struct ServiceControl {
     version_ids: [Option<u32>; 2],
     /// Whether a weight was given that is not in force yet: it forgets a trip.
     rearms: bool,
+    /// Whether a rollout took its share back, and the latch is not in force yet.
+    latches: bool,
     /// Whether a slot has been eligible since the service is known.
     has_served: bool,
     /// Why the service is not as its file says, if it is not.
@@ -68,6 +68,8 @@ impl ServiceControl {
                     held: false,
                     drained: BTreeMap::new(),
                     bypassed: None,
+                    versions: BTreeMap::new(),
+                    batch: None,
                 });
         if let Some(published) = published
             && was_taken_back(&record, published.word)
@@ -75,6 +77,7 @@ impl ServiceControl {
             record = ServiceRecord {
                 drained: record.drained,
                 bypassed: record.bypassed,
+                versions: record.versions,
                 ..recall(published)
             };
         }
@@ -99,6 +102,7 @@ impl ServiceControl {
             steering,
             version_ids: published.map_or([None; 2], |published| published.version_ids),
             rearms: false,
+            latches: false,
             has_served,
             deviation: None,
         };
@@ -183,6 +187,7 @@ impl ServiceControl {
     pub fn restore(&mut self, record: ServiceRecord) {
         self.record = record;
         self.rearms = false;
+        self.latches = false;
         self.note_service();
     }
 
@@ -393,13 +398,16 @@ impl ServiceControl {
         self.record.weight_by = by.to_owned();
         self.record.weight_set_unix_ms = unix_ms;
         self.record.held = false;
+        self.record.batch = None;
         self.rearms = true;
+        self.latches = false;
         self.note_service();
     }
 
     /// Notes that what was decided is in force: from here on a trip is a new one.
     pub fn note_in_force(&mut self) {
         self.rearms = false;
+        self.latches = false;
     }
 
     /// Notes that the kernel has taken all new flows back from the canary by itself.
@@ -556,20 +564,11 @@ impl ServiceControl {
             targets: self.spec.targets.clone(),
             breaker: self.spec.breaker.clone(),
             rearms: self.rearms,
+            latches: self.latches,
             plane: self.plane_plan(),
             slots: Slot::ALL.map(|slot| SlotPlan {
                 eligible: self.is_eligible(slot),
-                backends: self
-                    .spec
-                    .slot(slot)
-                    .backends
-                    .iter()
-                    .map(|backend| PlannedBackend {
-                        addr: backend.addr,
-                        weight: backend.weight,
-                        ready: self.takes_flows(slot, backend.addr),
-                    })
-                    .collect(),
+                backends: self.planned_backends(slot),
                 version_id: self.version_ids[slot.index() as usize].unwrap_or_default(),
             }),
         }
@@ -663,9 +662,12 @@ fn recall(published: &PublishedService) -> ServiceRecord {
         held: published.word.held(),
         drained: BTreeMap::new(),
         bypassed: None,
+        versions: BTreeMap::new(),
+        batch: None,
     }
 }
 
+mod share;
 #[cfg(test)]
 mod tests;
 mod version;

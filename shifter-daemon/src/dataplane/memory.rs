@@ -166,6 +166,7 @@ impl MemoryState {
         // Whether a trip is to be forgotten is no state; the word tells what became of it.
         let kept = ServicePlan {
             rearms: false,
+            latches: false,
             ..plan.clone()
         };
         let has_changed = word != old || self.plans.get(&plan.name) != Some(&kept);

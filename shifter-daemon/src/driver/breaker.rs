@@ -11,6 +11,7 @@ use crate::{
     analysis::ARM_RATIOS,
     control::{BREAKER, ServiceControl, effective_bp},
     dataplane::DataplaneError,
+    rollout::Event,
 };
 
 /// How shifterd learns of a trip.
@@ -75,9 +76,16 @@ impl Driver {
             before_bp: effective_bp(word.with_weight_bp(trip.weight_bp)),
             took_ns: trip.flipped_ns.saturating_sub(trip.decided_ns),
         });
-        if policy == EstablishedPolicy::Reset {
+        if policy == EstablishedPolicy::Reset && self.rollouts.under_way(name).is_none() {
             rollback::reset_beside(self.flow_table(), name.to_owned(), canary);
         }
+        self.tell_news(name, Event::Tripped);
+    }
+
+    /// Whether the kernel has taken a service's canary out of traffic by itself.
+    pub(super) fn is_tripped(&self, name: &str) -> bool {
+        let word = self.words.get(name).copied().unwrap_or_default();
+        word.tripped() && !self.rollouts.is_latch_own(name)
     }
 }
 
@@ -87,7 +95,6 @@ impl Driver {
         &self,
         name: &str,
         control: &ServiceControl,
-        word: SteeringWord,
     ) -> Result<BreakerStatus, DataplaneError> {
         let spec = &control.spec().breaker;
         let reading = self.dataplane.breaker(name)?;
@@ -119,7 +126,7 @@ impl Driver {
         let arms = reading.arms.iter().zip(ARM_RATIOS);
         Ok(BreakerStatus {
             mode: spec.mode.name().to_owned(),
-            tripped: word.tripped(),
+            tripped: self.is_tripped(name),
             errors: errors.map(|(name, count)| (name.to_owned(), count)).into(),
             arms: arms
                 .map(|(arm, ratio)| ArmStatus {

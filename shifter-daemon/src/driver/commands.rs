@@ -17,7 +17,8 @@ use super::{
 };
 use crate::{
     control::{ServiceControl, ServiceRecord},
-    dataplane::DataplaneError,
+    dataplane::{DataplaneError, Publication},
+    rollout::Label,
     store::StoreError,
 };
 
@@ -103,6 +104,14 @@ impl Driver {
             Request::Detach(body) => {
                 let result = self.detach(&body, &by);
                 send(reply, result.map(Reply::Detached));
+            }
+            Request::Start(name, body) => {
+                let result = self.start_rollout(&name, &body, &by);
+                send(reply, result.map(|done| Reply::Rollout(Box::new(done))));
+            }
+            Request::Command(name, command) => {
+                let result = self.command_rollout(&name, &command, &by);
+                send(reply, result.map(|done| Reply::Rollout(Box::new(done))));
             }
             Request::LookAtListeners => {
                 self.look_at_listeners();
@@ -266,6 +275,65 @@ impl Driver {
                 "free space or mend the state directory, then set what you want again".into(),
             ),
         }
+    }
+
+    /// Changes what is decided about a service for its rollout, on disk and in the packet path. What
+    /// the disk or the packet path refuse has not changed; what comes to the packet path first is
+    /// tried again until it is in force.
+    pub(super) fn alter(
+        &mut self,
+        name: &str,
+        order: Order,
+        decide: impl FnOnce(&mut ServiceControl),
+    ) -> Result<Publication, String> {
+        let control = self.services.get_mut(name);
+        let control = control.ok_or_else(|| format!("there is no service {name}"))?;
+        let old = control.record().clone();
+        decide(control);
+        let new = control.record().clone();
+        match order {
+            Order::KernelFirst => {
+                let publication = self.put_in_force(name)?;
+                if let Err(error) = self.state.save(name, &new) {
+                    // The kernel's word counts more than the disk at the next start.
+                    tracing::error!(service = name, "it is in force, but not on disk: {error}");
+                }
+                Ok(publication)
+            }
+            Order::DiskFirst => {
+                if let Err(error) = self.state.save(name, &new) {
+                    self.restore(name, &old);
+                    return Err(error.to_string());
+                }
+                let plan = self.services.get(name).map(ServiceControl::plan);
+                let plan = plan.ok_or_else(|| format!("there is no service {name}"))?;
+                self.publish(&plan).map_err(|error| {
+                    self.restore(name, &old);
+                    // Failures are noted where they happen; the next attempt mends both.
+                    let _ = self.put_in_force(name);
+                    let _ = self.state.save(name, &old);
+                    error.to_string()
+                })
+            }
+        }
+    }
+
+    /// Notes on disk which version a slot holds.
+    pub(super) fn note_version(
+        &mut self,
+        name: &str,
+        slot: Slot,
+        version: Label,
+    ) -> Result<(), String> {
+        let control = self.services.get_mut(name);
+        let control = control.ok_or_else(|| format!("there is no service {name}"))?;
+        let old = control.record().clone();
+        control.set_version(slot, version);
+        let new = control.record().clone();
+        self.state.save(name, &new).map_err(|error| {
+            self.restore(name, &old);
+            error.to_string()
+        })
     }
 
     fn restore(&mut self, name: &str, record: &ServiceRecord) {

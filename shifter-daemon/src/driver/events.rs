@@ -40,6 +40,12 @@ impl Driver {
         if !is_health || record.weight_before_bp != record.weight_after_bp {
             self.state.note(record);
         }
+        self.show(happening);
+    }
+
+    /// Shows what happened to whoever reads the log and `status`; its record in the audit is kept with
+    /// something else.
+    pub(super) fn show(&mut self, happening: Happening<'_>) {
         let Happening {
             service,
             by,
@@ -84,7 +90,8 @@ impl Driver {
         }
     }
 
-    fn actor(&self, by: &str) -> AuditActor {
+    /// Who that is, for the audit.
+    pub(super) fn actor(&self, by: &str) -> AuditActor {
         if let Some(actor) = &self.acting
             && actor.to_string() == by
         {

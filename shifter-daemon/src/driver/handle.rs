@@ -8,7 +8,8 @@ use crate::{
 };
 use shifter_common::wire::{
     ApplyReport, Bypass, Changed, DeploymentRecord, Detach, Detached, Drain, Flows, History,
-    PlannedRollout, Refusal, Rollback, ServiceStatus, SetWeight, Status,
+    PlannedRollout, Refusal, Rollback, RolloutCommand, RolloutReply, ServiceStatus, SetWeight,
+    StartRollout, Status,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -58,6 +59,10 @@ pub enum Request {
     Bypass(String, Bypass),
     /// Take all programs off the interfaces.
     Detach(Detach),
+    /// Bring a version to its traffic.
+    Start(String, StartRollout),
+    /// Move a rollout.
+    Command(String, RolloutCommand),
     /// Look at what listens for the backends of the socket plane.
     LookAtListeners,
     /// Look for canaries that the kernel has taken out of traffic: it says that there is one.
@@ -85,6 +90,8 @@ pub enum Reply {
     Applied(ApplyReport),
     /// To the requests that change one service.
     Changed(Changed),
+    /// To the requests about a rollout.
+    Rollout(Box<RolloutReply>),
     /// To [`Request::Detach`].
     Detached(Detached),
     /// To [`Request::LookAtListeners`] and [`Request::LookForTrips`].

@@ -110,6 +110,7 @@ fn revision(revision: Revision) -> RevisionStatus {
 fn summary(kept: &KeptRollout) -> RolloutSummary {
     let KeptRollout {
         rollout,
+        next: _,
         is_rebooted: _,
         began_unix_ms,
         kept_unix_ms,

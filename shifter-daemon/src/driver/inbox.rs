@@ -8,7 +8,7 @@ use tokio::{
     time::{Instant, Interval, MissedTickBehavior, interval, interval_at},
 };
 
-use super::{Call, sweep::Swept};
+use super::{Call, rollout::News, sweep::Swept};
 use crate::probe::ProbeEvent;
 
 /// Results of probes that are taken together.
@@ -25,6 +25,8 @@ pub enum Input {
     Closed,
     /// A sweep has ended.
     Swept(Swept),
+    /// Something happened to a rollout.
+    Rollout(News),
     /// Time to look at what became of flows.
     Look,
     /// Time for what is done regularly.
@@ -40,6 +42,7 @@ pub struct Inbox {
     calls: mpsc::Receiver<Call>,
     probes: mpsc::Receiver<ProbeEvent>,
     swept: mpsc::Receiver<Swept>,
+    news: mpsc::Receiver<News>,
     tick: Interval,
     look: Interval,
     /// Whether probes were the last to have a turn.
@@ -55,6 +58,7 @@ impl Inbox {
         calls: mpsc::Receiver<Call>,
         probes: mpsc::Receiver<ProbeEvent>,
         swept: mpsc::Receiver<Swept>,
+        news: mpsc::Receiver<News>,
         [tick, look]: [Duration; 2],
     ) -> Self {
         let mut tick = interval(tick);
@@ -66,6 +70,7 @@ impl Inbox {
             calls,
             probes,
             swept,
+            news,
             tick,
             look,
             probes_had_turn: false,
@@ -78,6 +83,7 @@ impl Inbox {
             calls,
             probes,
             swept,
+            news,
             tick,
             look,
             probes_had_turn,
@@ -88,6 +94,7 @@ impl Inbox {
                 tokio::select! {
                     call = calls.recv() => call.map_or(Input::Closed, Input::Call),
                     Some(swept) = swept.recv() => Input::Swept(swept),
+                    Some(news) = news.recv() => Input::Rollout(news),
                     _ = tick.tick() => Input::Tick,
                     _ = look.tick() => Input::Look,
                 }
@@ -147,6 +154,7 @@ mod tests {
             Input::Call(_) => "call",
             Input::Closed => "closed",
             Input::Swept(_) => "swept",
+            Input::Rollout(_) => "rollout",
             Input::Look => "look",
             Input::Tick => "tick",
         }
@@ -166,6 +174,7 @@ mod tests {
             calls,
             probe_events,
             sweeps,
+            mpsc::channel(1).1,
             [Duration::from_secs(10), Duration::from_secs(4)],
         );
         (

@@ -18,6 +18,7 @@ mod publication;
 mod readiness;
 mod refusal;
 mod rollback;
+mod rollout;
 mod status;
 mod sweep;
 #[cfg(test)]
@@ -92,6 +93,8 @@ pub struct Driver {
     words: BTreeMap<String, SteeringWord>,
     /// Services whose trip is known.
     tripped: std::collections::BTreeSet<String>,
+    /// The last rollout of each service.
+    rollouts: rollout::Rollouts,
     /// Ways around shifter that are in force.
     ways: Vec<crate::bypass::Bypass>,
     /// When the probing of a backend was begun anew: what was answered before does not count.
@@ -133,6 +136,7 @@ impl Driver {
             unpublished: BTreeMap::new(),
             words: BTreeMap::new(),
             tripped: std::collections::BTreeSet::new(),
+            rollouts: rollout::Rollouts::new(),
             ways: Vec::new(),
             restarted: BTreeMap::new(),
             last_version_id: 0,
@@ -143,6 +147,7 @@ impl Driver {
         };
         let loaded = config_files::load_services(&this.node.services_dir);
         this.adopt(loaded)?;
+        this.resume_rollouts();
         if let Err(error) = this.refresh_bypass() {
             tracing::error!("the ways around shifter are not as decided: {error}");
         }
@@ -158,15 +163,18 @@ impl Driver {
         probes: mpsc::Receiver<ProbeEvent>,
     ) -> Ended {
         let (swept_tx, swept) = mpsc::channel(1);
-        let mut inbox = Inbox::new(calls, probes, swept, [TICK_INTERVAL, LOOK_INTERVAL]);
+        let news = self.rollouts.heard();
+        let mut inbox = Inbox::new(calls, probes, swept, news, [TICK_INTERVAL, LOOK_INTERVAL]);
         loop {
             match inbox.next().await {
                 Input::Probes(events) => self.handle_probes(events),
                 Input::Call(call) => self.handle_call(call),
                 Input::Closed => return Ended::Closed,
                 Input::Swept(swept) => self.handle_swept(swept),
+                Input::Rollout((service, event)) => self.tell_news(&service, event),
                 Input::Look => {
                     self.look_for_trips(breaker::LearntFrom::Look);
+                    self.count_for_rollouts(&swept_tx);
                     self.look_for_outliers(Instant::now().into_std());
                 }
                 Input::Tick => {
@@ -177,6 +185,7 @@ impl Driver {
                     self.begin_sweep(swept_tx.clone());
                 }
             }
+            self.follow_rollouts();
             self.write_audit();
             if self.is_detached {
                 return Ended::Detached;

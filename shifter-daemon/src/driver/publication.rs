@@ -21,6 +21,7 @@ impl Driver {
         self.words.insert(plan.name.clone(), publication.word);
         if !publication.word.tripped() {
             self.tripped.remove(&plan.name);
+            self.rollouts.note_latch(&plan.name, false);
         }
         if let Some(control) = self.services.get_mut(&plan.name) {
             control.note_in_force();

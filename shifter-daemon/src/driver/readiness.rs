@@ -1,10 +1,14 @@
 //! What probes find out changes which slots and backends take new flows.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use super::{Driver, SHIFTERD, events::Happening, nanos};
 use crate::{
     control::BackendHealth,
+    model::{ProbeCheck, Slot},
     probe::{ProbeEvent, Target, TargetKey},
 };
 
@@ -75,6 +79,36 @@ impl Driver {
         self.services
             .get_mut(service)
             .is_some_and(|control| control.set_health(*slot, *addr, health))
+    }
+
+    /// Begins the probing of a slot's backends anew, as ones that are not ready. Says whether it did:
+    /// not where nothing is asked, nor where the slot serves for the other one.
+    pub(super) fn probe_anew(&mut self, name: &str, slot: Slot) -> bool {
+        let Some(control) = self.services.get_mut(name) else {
+            return false;
+        };
+        let is_asked = control.spec().readiness.check != ProbeCheck::None;
+        if !is_asked || !control.is_eligible(slot.other()) {
+            return false;
+        }
+        let backends: Vec<_> = control.backends();
+        for (of, addr) in backends {
+            if of != slot {
+                continue;
+            }
+            let health = BackendHealth::not_ready("not probed yet since its version was started");
+            control.set_health(slot, addr, health);
+            let key = TargetKey {
+                service: name.to_owned(),
+                slot,
+                addr,
+            };
+            self.prober.restart(&key);
+            self.restarted.insert(key, Instant::now());
+        }
+        // A failure is noted where it happens.
+        let _ = self.put_in_force(name);
+        true
     }
 
     /// Tells the prober which backends there are.

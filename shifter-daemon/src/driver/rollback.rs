@@ -27,7 +27,11 @@ impl Driver {
         arrived: Instant,
         reply: Answer,
     ) {
-        match self.take_weight_back(name, body, by, arrived) {
+        let taken = match self.rollouts.under_way(name) {
+            Some(_) => self.abort_rollout(name, body, by, arrived),
+            None => self.take_weight_back(name, body, by, arrived),
+        };
+        match taken {
             Err(refused) => send(reply, Err(refused)),
             Ok((_, EstablishedPolicy::Drain, changed)) => send(reply, Ok(Reply::Changed(changed))),
             Ok((canary, EstablishedPolicy::Reset, changed)) => {
@@ -109,7 +113,7 @@ pub(super) fn reset_beside(table: Arc<dyn FlowTable>, service: String, slot: Slo
 
 /// Repeats resets after the ends have had time to retransmit: what they then acknowledge is exactly
 /// what they will believe. Linux retransmits after 200 ms at the earliest (TCP_RTO_MIN).
-async fn reset_again(table: Arc<dyn FlowTable>, service: String, slot: Slot) {
+pub(super) async fn reset_again(table: Arc<dyn FlowTable>, service: String, slot: Slot) {
     for pause_ms in [300, 400, 800, 1_600] {
         tokio::time::sleep(Duration::from_millis(pause_ms)).await;
         let (table, name) = (Arc::clone(&table), service.clone());

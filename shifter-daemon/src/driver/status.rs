@@ -144,7 +144,7 @@ impl Driver {
             ));
         }
         let word = self.words.get(name).copied().unwrap_or_default();
-        if word.tripped() {
+        if self.is_tripped(name) {
             notes.push(format!(
                 "the kernel has taken slot {} out of traffic, see why: shifterctl explain {name}",
                 control.canary()
@@ -195,7 +195,8 @@ impl Driver {
                 generation: word.generation(),
                 targets: targets(control),
                 targets_held: record.held,
-                breaker: self.breaker_status(name, control, word)?,
+                breaker: self.breaker_status(name, control)?,
+                rollout: self.rollout_status(name),
                 orphaned: control.deviation == Some(Deviation::Gone),
                 slots,
                 notes,
@@ -276,6 +277,7 @@ fn slot_status(
     let status = SlotStatus {
         slot,
         role: control.role(slot),
+        version: control.version(slot).map(ToString::to_string),
         eligible: reason.is_none(),
         drained: control.drained(slot).is_some(),
         reason: reason.unwrap_or_default(),

@@ -45,6 +45,7 @@ impl Driver {
     pub(super) fn handle_swept(&mut self, swept: Swept) {
         let retired = swept.census.and_then(|census| {
             if swept.publications_count == self.publications_count {
+                self.tell_flows(&census);
                 self.dataplane.retire(&census)
             } else {
                 // A flow may have been selected where the sweep had been already, and its backend

@@ -22,7 +22,7 @@ impl Driver {
         by: &str,
         arrived: Instant,
     ) -> Result<Changed, Refusal> {
-        let control = self.known(name)?;
+        self.known(name)?;
         if body.weight_bp > WEIGHT_FULL_BP {
             return Err(refusal(
                 "bad_request",
@@ -33,6 +33,8 @@ impl Driver {
                 "a weight is given in basis points: 500 is 5 %".into(),
             ));
         }
+        self.refuse_weight_in_rollout(name)?;
+        let control = self.known(name)?;
         let canary = control.canary();
         if body.weight_bp > 0 && control.spec().slot(canary).backends.is_empty() {
             return Err(refusal(

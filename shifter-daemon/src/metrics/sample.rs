@@ -5,8 +5,8 @@ use shifter_common::{
     verdict::Verdict,
     wire::{
         Affinity, ArmStatus, BackendStatus, BreakerStatus, DaemonStatus, Event, FlowCounts,
-        InterfaceStatus, LocalClientsStatus, LocalSlotStatus, Role, ServiceStatus, Slot,
-        SlotStatus, Status, TargetStatus, TripStatus,
+        InterfaceStatus, LocalClientsStatus, LocalSlotStatus, Role, RolloutOutcome, RolloutStatus,
+        ServiceStatus, Slot, SlotStatus, Status, TargetStatus, TripStatus,
     },
 };
 
@@ -70,6 +70,27 @@ pub(crate) fn status() -> Status {
     }
 }
 
+fn rollout() -> RolloutStatus {
+    RolloutStatus {
+        id: 7,
+        version: "3.2.0".into(),
+        old_version: Some("3.1.4".into()),
+        slot: Slot::B,
+        strategy: "5-20-50".into(),
+        hash: "0123".into(),
+        attempt: 1,
+        phase: "RolledBack".into(),
+        detail: "RolledBack(the kernel tripped)".into(),
+        outcome: RolloutOutcome::Back,
+        step: None,
+        steps_count: 3,
+        waiting_on: Some("another 28 min of cooldown".into()),
+        next_command: Some("shifterctl retry orders".into()),
+        next_version: None,
+        not_kept: None,
+    }
+}
+
 fn breaker() -> BreakerStatus {
     let errors = [
         ("canary", 6),
@@ -130,11 +151,13 @@ fn orders() -> ServiceStatus {
         }],
         targets_held: true,
         breaker: breaker(),
+        rollout: Some(rollout()),
         orphaned: true,
         slots: vec![
             SlotStatus {
                 slot: Slot::A,
                 role: Role::Baseline,
+                version: None,
                 eligible: true,
                 drained: false,
                 reason: String::new(),
@@ -154,6 +177,7 @@ fn orders() -> ServiceStatus {
             SlotStatus {
                 slot: Slot::B,
                 role: Role::Canary,
+                version: None,
                 eligible: false,
                 drained: true,
                 reason: "0 of 1 backends ready".into(),
@@ -185,6 +209,7 @@ fn billing() -> ServiceStatus {
     let slot = |slot, role| SlotStatus {
         slot,
         role,
+        version: None,
         eligible: false,
         drained: false,
         reason: "no backends".into(),
@@ -214,6 +239,7 @@ fn billing() -> ServiceStatus {
         targets: vec![],
         targets_held: false,
         breaker: Default::default(),
+        rollout: None,
         orphaned: false,
         slots: vec![slot(Slot::A, Role::Canary), slot(Slot::B, Role::Baseline)],
         notes: vec![],

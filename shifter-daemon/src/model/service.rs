@@ -13,7 +13,7 @@ pub use shifter_common::{
 };
 
 use super::{BreakerSpec, OutlierSpec};
-use crate::rollout::{FrozenPlan, PlanError, RolloutSpec, ServiceShape};
+use crate::rollout::{FrozenPlan, PlanError, PlanKind, RolloutSpec, ServiceShape, Wanted};
 
 /// All services by name.
 pub type Services = BTreeMap<String, ServiceSpec>;
@@ -72,13 +72,34 @@ impl ServiceSpec {
     /// # Errors
     /// Why the strategy does not fit the service, or the plan cannot be carried out.
     pub fn rollout_plan(&self, new: Slot) -> Result<FrozenPlan, PlanError> {
+        self.plan_of(self.rollout.clone(), new)
+    }
+
+    /// The plan of a rollout that somebody wants.
+    ///
+    /// # Errors
+    /// As [`Self::rollout_plan`].
+    pub fn wanted_plan(&self, wanted: &Wanted, new: Slot) -> Result<FrozenPlan, PlanError> {
+        let mut spec = self.rollout.clone();
+        if let Some((name, strategy)) = &wanted.strategy {
+            spec.name.clone_from(name);
+            spec.strategy = strategy.clone();
+        }
+        let frozen = self.plan_of(spec, new)?;
+        match wanted.kind {
+            PlanKind::Release => Ok(frozen),
+            PlanKind::Undo => frozen.plan().undo().freeze(),
+            PlanKind::Rehearsal => frozen.plan().rehearsal().freeze(),
+        }
+    }
+
+    fn plan_of(&self, mut spec: RolloutSpec, new: Slot) -> Result<FrozenPlan, PlanError> {
         let count = |slot| u32::try_from(self.slot(slot).backends.len()).unwrap_or(u32::MAX);
         let shape = ServiceShape {
             affinity: self.affinity,
             old_count: count(new.other()),
             new_count: count(new),
         };
-        let mut spec = self.rollout.clone();
         let drain_ms = u64::try_from(self.drain_timeout.as_millis());
         spec.rest.limits.drain_ms = drain_ms.unwrap_or(u64::MAX);
         spec.rest.established = self.rollback_established;

@@ -32,6 +32,7 @@ mod strategy;
 #[cfg(test)]
 mod tests;
 mod time;
+mod wanted;
 
 pub use admission::{Admission, Last, Situation, StartRefused, admit};
 pub use cidr::{Cidr, CidrError};
@@ -62,3 +63,4 @@ pub use share::Share;
 pub use spec::{BAKE_DEFAULT_MS, RolloutSpec};
 pub use strategy::{Composed, ServiceShape, Strategy, compose};
 pub use time::{Now, OBSERVED_GAP_MAX_MS, Stopwatch};
+pub use wanted::Wanted;

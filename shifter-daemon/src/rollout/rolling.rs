@@ -40,7 +40,8 @@ impl std::fmt::Display for Batch {
 }
 
 /// A number of backends, or a part of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Portion {
     /// So many.
     Count(u32),

@@ -1,5 +1,6 @@
 //! Strategies become steps.
 
+use serde::{Deserialize, Serialize};
 use shifter_common::steering::{Affinity, WEIGHT_FULL_BP};
 
 use super::{
@@ -10,7 +11,8 @@ use super::{
 };
 
 /// A way to bring a version to its traffic. Several make one plan, one after the other.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Strategy {
     /// Growing shares, each observed.
     Canary(Vec<Step>),

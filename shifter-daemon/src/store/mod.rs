@@ -17,7 +17,7 @@
 //! fn keep(&mut self, rollout: &Rollout) -> Result<(), String> {
 //!     let mut records = store::records(rollout);     // one for each transition, to be completed
 //!     for record in &mut records { record.actor = …; record.metrics = …; }
-//!     self.store.keep_rollout(rollout, records, revision.as_ref()).map_err(|error| error.to_string())
+//!     self.store.keep_rollout(rollout, next, records, revision.as_ref()).map_err(|error| error.to_string())
 //! }
 //! ```
 //!

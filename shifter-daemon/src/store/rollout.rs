@@ -6,13 +6,15 @@ use rusqlite::{Connection, Row, Transaction};
 use shifter_common::wire::AuditRecord;
 
 use super::{Revision, Store, fault::StoreError, write::Batch};
-use crate::rollout::{Phase, Rollout};
+use crate::rollout::{Phase, Rollout, Wanted};
 
 /// A rollout that was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeptRollout {
     /// It, as it was kept last.
     pub rollout: Rollout,
+    /// The version that begins when this one is over.
+    pub next: Option<Wanted>,
     /// Whether the host began anew since.
     pub is_rebooted: bool,
     /// When it was kept first, Unix milliseconds; 0 if nothing tells.
@@ -58,21 +60,22 @@ fn step(phase: &Phase) -> Option<u16> {
 }
 
 impl Store {
-    /// Puts a rollout, the records of its new transitions and its place in the history on disk, all or
-    /// nothing.
+    /// Puts a rollout with what is to follow it, the records of its new transitions and its place in the
+    /// history on disk, all or nothing.
     ///
     /// # Errors
     /// If the disk refuses; what is on it is then as it was, and the records are gone.
     pub fn keep_rollout(
         &mut self,
         rollout: &Rollout,
+        next: Option<&Wanted>,
         records: Vec<AuditRecord>,
         revision: Option<&Revision>,
     ) -> Result<(), StoreError> {
         let records = records.into_iter().map(|record| self.sign(record));
         let records = records.collect();
         self.write(Batch {
-            rollout: Some(rollout),
+            rollout: Some((rollout, next)),
             revision,
             records,
             ..Batch::default()
@@ -88,7 +91,7 @@ impl Store {
         let Some(connection) = &self.disk else {
             return Ok((self.read.clone(), Vec::new()));
         };
-        let sql = "SELECT service, id, began_unix_ms, kept_unix_ms, boot_id, rollout FROM rollout AS this \
+        let sql = "SELECT service, id, began_unix_ms, kept_unix_ms, boot_id, rollout, next FROM rollout AS this \
                    WHERE is_final = 0 \
                    OR id = (SELECT max(id) FROM rollout WHERE service = this.service) \
                    ORDER BY service, id";
@@ -105,7 +108,7 @@ impl Store {
             kept.retain(|kept| kept.rollout.parts().service == service);
             return Ok(kept);
         };
-        let sql = "SELECT service, id, began_unix_ms, kept_unix_ms, boot_id, rollout FROM rollout \
+        let sql = "SELECT service, id, began_unix_ms, kept_unix_ms, boot_id, rollout, next FROM rollout \
                    WHERE service = ?1 ORDER BY id";
         let found = select(connection, &self.path, sql, [service], &self.origin.boot_id)?;
         Ok(found.0)
@@ -136,7 +139,7 @@ pub(super) fn load(
     path: &Path,
     boot_id: &str,
 ) -> Result<Vec<KeptRollout>, StoreError> {
-    let sql = "SELECT service, id, began_unix_ms, kept_unix_ms, boot_id, rollout FROM rollout \
+    let sql = "SELECT service, id, began_unix_ms, kept_unix_ms, boot_id, rollout, next FROM rollout \
                ORDER BY service, id";
     select(connection, path, sql, (), boot_id).map(|(rollouts, _)| rollouts)
 }
@@ -178,9 +181,19 @@ fn of_row(row: &Row<'_>, boot_id: &str) -> rusqlite::Result<Result<KeptRollout, 
     if !rollout.plan().is_intact() {
         return Ok(Err(wrong("its plan is not the one that was frozen")));
     }
+    let next = match row
+        .get::<_, Option<String>>(6)?
+        .map(|text| serde_json::from_str(&text))
+    {
+        None => None,
+        Some(Ok(next)) => Some(next),
+        Some(Err(error)) => return Ok(Err(wrong(&error.to_string()))),
+    };
     Ok(Ok(KeptRollout {
         rollout,
-        is_rebooted: boot != boot_id,
+        next,
+        // A boot that has no name is never another one.
+        is_rebooted: !boot.is_empty() && !boot_id.is_empty() && boot != boot_id,
         began_unix_ms,
         kept_unix_ms,
     }))
@@ -190,18 +203,21 @@ pub(super) fn put(
     transaction: &Transaction<'_>,
     path: &Path,
     boot_id: &str,
-    rollout: &Rollout,
+    (rollout, next): (&Rollout, Option<&Wanted>),
     unix_ms: u64,
 ) -> Result<(), StoreError> {
     let text = serde_json::to_string(rollout).map_err(StoreError::json("a rollout"))?;
+    let next = next.map(serde_json::to_string).transpose();
+    let next = next.map_err(StoreError::json("what follows a rollout"))?;
     let parts = rollout.parts();
     transaction
         .execute(
             "INSERT INTO rollout (service, id, plan_hash, is_final, boot_id, began_unix_ms, \
-             kept_unix_ms, rollout) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6, ?7) \
+             kept_unix_ms, rollout, next) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6, ?7, ?8) \
              ON CONFLICT (service, id) DO UPDATE SET plan_hash = excluded.plan_hash, \
              is_final = excluded.is_final, boot_id = excluded.boot_id, \
-             kept_unix_ms = max(kept_unix_ms, excluded.kept_unix_ms), rollout = excluded.rollout",
+             kept_unix_ms = max(kept_unix_ms, excluded.kept_unix_ms), rollout = excluded.rollout, \
+             next = excluded.next",
             (
                 &parts.service,
                 parts.id,
@@ -210,6 +226,7 @@ pub(super) fn put(
                 boot_id,
                 unix_ms,
                 text,
+                next,
             ),
         )
         .map_err(StoreError::sql("writing", path))?;

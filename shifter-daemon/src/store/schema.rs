@@ -30,6 +30,7 @@ CREATE TABLE rollout (
     began_unix_ms INTEGER NOT NULL,
     kept_unix_ms INTEGER NOT NULL,
     rollout TEXT NOT NULL,
+    next TEXT,
     PRIMARY KEY (service, id)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE revision (

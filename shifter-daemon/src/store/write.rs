@@ -12,7 +12,10 @@ use shifter_common::{
 };
 
 use super::{Revision, Store, audit, fault::StoreError, revision, rollout, version};
-use crate::{control::ServiceRecord, rollout::Rollout};
+use crate::{
+    control::ServiceRecord,
+    rollout::{Rollout, Wanted},
+};
 
 /// Records that wait for the disk at most.
 const WAITING_MAX_COUNT: usize = 10_000;
@@ -26,8 +29,8 @@ pub(super) struct Batch<'a> {
     pub version_id: Option<u32>,
     /// What is about to be put in force.
     pub intent: Option<AuditRecord>,
-    /// A rollout as it is now.
-    pub rollout: Option<&'a Rollout>,
+    /// A rollout as it is now, and what is to follow it.
+    pub rollout: Option<(&'a Rollout, Option<&'a Wanted>)>,
     /// Its place in the history.
     pub revision: Option<&'a Revision>,
     /// Records that belong to it, and are dropped with it if the disk refuses.

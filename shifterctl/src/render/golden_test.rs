@@ -2,11 +2,13 @@
 
 use serde::de::DeserializeOwned;
 use shifter_common::wire::{
-    ApplyReport, Changed, Detached, Flows, LocalClientsStatus, PlannedRollout, Slot, Status,
+    ApplyReport, Changed, Detached, Flows, LocalClientsStatus, PlannedRollout, RolloutOutcome,
+    RolloutReply, RolloutStatus, Slot, Status,
 };
 
 use super::{
-    View, WIDTH, apply, apply_problems, changed, detached, drained, explain, flows, plan, status,
+    View, WIDTH, apply, apply_problems, changed, detached, drained, explain, flows, plan, replied,
+    status,
 };
 
 /// 2026-11-21 14:03:22, in UTC and without colour.
@@ -84,6 +86,22 @@ fn rows() -> Vec<((&'static str, &'static str), String)> {
         detached(&off),
         detached(&Detached::default()),
     ];
+    let reply: RolloutReply = data(include_str!("../../tests/data/rollout.json"));
+    let over = RolloutReply {
+        already: Some("it serves".into()),
+        rollout: RolloutStatus {
+            detail: "Succeeded(old version warm)".into(),
+            outcome: RolloutOutcome::Succeeded,
+            old_version: None,
+            step: None,
+            attempt: 2,
+            next_version: Some("3.3.0".into()),
+            not_kept: Some("no space left on device".into()),
+            ..reply.rollout.clone()
+        },
+        ..reply.clone()
+    };
+    let rollouts = [replied(&VIEW, &reply), replied(&VIEW, &over)];
     let explained: Vec<String> = full
         .services
         .iter()
@@ -92,6 +110,7 @@ fn rows() -> Vec<((&'static str, &'static str), String)> {
     vec![
         (golden!("explain"), explained.join("\n")),
         (golden!("plan"), plan(&VIEW, &planned)),
+        (golden!("rollout"), rollouts.join("\n")),
         (golden!("status"), status(&VIEW, &full, None, None)),
         (
             golden!("status_orders"),

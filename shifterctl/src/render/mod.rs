@@ -10,6 +10,7 @@ mod interface;
 mod local;
 mod number;
 mod plan;
+mod rollout;
 mod service;
 mod status;
 mod text;
@@ -25,6 +26,7 @@ pub use explain::explain;
 pub use flows::flows;
 pub use number::counted;
 pub use plan::plan;
+pub use rollout::{replied, rollout};
 pub use status::status;
 pub use text::problem;
 

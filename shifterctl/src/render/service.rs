@@ -2,7 +2,7 @@
 
 use shifter_common::wire::{BackendStatus, FlowCounts, Role, ServiceStatus, SlotStatus};
 
-use super::{Tone, View, number, text};
+use super::{Tone, View, number, rollout, text};
 use crate::percent;
 
 /// Columns of a row's name; an IPv4 address and port with its indent fits.
@@ -27,6 +27,9 @@ pub fn service(view: &View, service: &ServiceStatus, before: Option<&ServiceStat
         &format!("{plane} plane ({plane_reason}), {affinity} affinity, generation {generation}"),
     );
     out += &weight(view, service);
+    if let Some(of_service) = &service.rollout {
+        out += &rollout::of_service(view, of_service);
+    }
 
     let heading = row(
         "  slot",
@@ -131,7 +134,10 @@ fn slot_rows(view: &View, slot: &SlotStatus, before: Option<&SlotStatus>, total:
         before.map(|old| old.counters.selected),
     );
     let share = number::share(selected, total);
-    let name = format!("  {} {role}", slot.slot);
+    let name = match &slot.version {
+        Some(version) => format!("  {} {role} {version}", slot.slot),
+        None => format!("  {} {role}", slot.slot),
+    };
     let mut out = full_row(
         view,
         &name,

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 const STATUS: &str = include_str!("../data/status.json");
 const FLOWS: &str = include_str!("../data/flows.json");
 const PLAN: &str = include_str!("../data/plan.json");
+const ROLLOUT: &str = include_str!("../data/rollout.json");
 const CHANGED: &str = include_str!("../data/changed.json");
 const APPLY: &str = include_str!("../data/apply.json");
 const APPLY_CLEAN: &str = include_str!("../data/apply_clean.json");
@@ -89,6 +90,112 @@ fn each_command_asks_for_what_it_says() {
             "POST /v1/services/orders/bypass",
             json,
             r#"{"undo":true}"#,
+        ),
+        (
+            &["start", "orders", "3.2.0"],
+            ROLLOUT,
+            "POST /v1/services/orders/rollout",
+            json,
+            r#"{"version":"3.2.0"}"#,
+        ),
+        (
+            &[
+                "start",
+                "orders",
+                "3.2.0",
+                "--strategy",
+                "linear",
+                "--bake",
+                "90s",
+            ],
+            ROLLOUT,
+            "POST /v1/services/orders/rollout",
+            json,
+            r#"{"version":"3.2.0","strategy":"linear","bake_ms":90000}"#,
+        ),
+        (
+            &["start", "orders", "3.2.0", "--steps", "5:5m,pause,50"],
+            ROLLOUT,
+            "POST /v1/services/orders/rollout",
+            json,
+            r#"{"version":"3.2.0","steps":[{"weight_bp":500,"bake_ms":300000,"pause":true},{"weight_bp":5000,"pause":false}]}"#,
+        ),
+        (
+            &["promote", "orders"],
+            ROLLOUT,
+            "POST /v1/services/orders/rollout/command",
+            json,
+            r#"{"verb":"promote"}"#,
+        ),
+        (
+            &["promote", "orders", "--step", "2"],
+            ROLLOUT,
+            "POST /v1/services/orders/rollout/command",
+            json,
+            r#"{"verb":"promote","step":2}"#,
+        ),
+        (
+            &["promote", "orders", "--skip-step", "--step=2"],
+            ROLLOUT,
+            "POST /v1/services/orders/rollout/command",
+            json,
+            r#"{"verb":"skip-step","step":2}"#,
+        ),
+        (
+            &["promote", "--full", "orders"],
+            ROLLOUT,
+            "POST /v1/services/orders/rollout/command",
+            json,
+            r#"{"verb":"promote-full"}"#,
+        ),
+        (
+            &["pause", "orders"],
+            ROLLOUT,
+            "POST /v1/services/orders/rollout/command",
+            json,
+            r#"{"verb":"pause"}"#,
+        ),
+        (
+            &["resume", "orders"],
+            ROLLOUT,
+            "POST /v1/services/orders/rollout/command",
+            json,
+            r#"{"verb":"resume"}"#,
+        ),
+        (
+            &["abort", "orders"],
+            ROLLOUT,
+            "POST /v1/services/orders/rollout/command",
+            json,
+            r#"{"verb":"abort"}"#,
+        ),
+        (
+            &["retry", "orders"],
+            ROLLOUT,
+            "POST /v1/services/orders/rollout/command",
+            json,
+            r#"{"verb":"retry"}"#,
+        ),
+        (
+            &["undo", "orders"],
+            ROLLOUT,
+            "POST /v1/services/orders/rollout/command",
+            json,
+            r#"{"verb":"undo"}"#,
+        ),
+        (
+            &["approve", "orders", "smoke"],
+            ROLLOUT,
+            "POST /v1/services/orders/rollout/command",
+            json,
+            r#"{"verb":"approve","gate":"smoke"}"#,
+        ),
+        (
+            &["reject", "orders", "smoke"],
+            ROLLOUT,
+            "POST /v1/services/orders/rollout/command",
+            json,
+            r#"{"verb":"reject","gate":"smoke"}"#,
         ),
         (
             &["flows", "orders"],

@@ -296,9 +296,9 @@ fn a_command_line_that_is_wrong() {
                 .into(),
         ),
         (
-            &["stauts"],
-            "error: unrecognized subcommand 'stauts'
-             tip: a similar subcommand exists: 'status'
+            &["doktor"],
+            "error: unrecognized subcommand 'doktor'
+             tip: a similar subcommand exists: 'doctor'
              Usage: shifterctl [OPTIONS] <COMMAND>
              help: shifterctl --help"
                 .into(),

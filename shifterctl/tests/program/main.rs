@@ -5,4 +5,5 @@ mod commands;
 mod failures;
 mod shifterd;
 mod support;
+mod waiting;
 mod watch;

@@ -10,7 +10,7 @@ use std::{
 use serde::{Serialize, de::DeserializeOwned};
 use shifter_common::wire::{
     ApplyReport, Bypass, Changed, Detach, Detached, Drain, EstablishedPolicy, Flows, Refusal,
-    Rollback, ServiceStatus, SetWeight, Slot, Status,
+    Rollback, RolloutCommand, RolloutReply, ServiceStatus, SetWeight, Slot, StartRollout, Status,
 };
 
 use crate::http::{self, Answer};
@@ -136,6 +136,28 @@ impl Client {
             &format!("/v1/services/{service}/rollback"),
             &Rollback { established },
         )
+    }
+
+    /// A version shall get the traffic.
+    ///
+    /// # Errors
+    /// The refusal.
+    #[track_caller]
+    pub fn start_rollout(&self, service: &str, version: &str) -> Called<RolloutReply> {
+        let start = StartRollout {
+            version: version.to_owned(),
+            ..StartRollout::default()
+        };
+        self.post(&format!("/v1/services/{service}/rollout"), &start)
+    }
+
+    /// Moves a rollout.
+    ///
+    /// # Errors
+    /// The refusal.
+    #[track_caller]
+    pub fn rollout(&self, service: &str, command: &RolloutCommand) -> Called<RolloutReply> {
+        self.post(&format!("/v1/services/{service}/rollout/command"), command)
     }
 
     /// No new flows to a slot, or again.

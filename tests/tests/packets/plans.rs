@@ -63,6 +63,7 @@ pub fn plan() -> ServicePlan {
         held: false,
         breaker: Default::default(),
         rearms: false,
+        latches: false,
         targets: Default::default(),
         slots: [slot(&[A, A6]), slot(&[B, B6])],
     }

@@ -148,7 +148,7 @@ mod tests {
     #[test]
     fn an_unknown_stage_is_answered_with_the_known_ones() {
         let expected = "there is no such stage; there are fmt, deny, ebpf, clippy, unit, kernel, e2e, \
-             socket, systemd";
+             socket, rollout, systemd";
         assert_eq!(stage_name("uint").expect_err("no stage"), expected);
         assert_eq!(stage_name("unit").expect("a stage").name, "unit");
     }

@@ -103,8 +103,10 @@ const PACKETS: &[&str] = &["packets"];
 const SYSTEMD: &[&str] = &["systemd"];
 /// The test targets of the socket plane.
 const SOCKET: &[&str] = &["socket"];
+/// The test targets of rollouts.
+const ROLLOUT: &[&str] = &["rollout"];
 /// All of these.
-const APART: &[&str] = &["packets", "systemd", "socket"];
+const APART: &[&str] = &["packets", "systemd", "socket", "rollout"];
 
 /// The stages in the order in which they run: what fails fast comes first.
 pub const STAGES: &[Stage] = &[
@@ -172,7 +174,7 @@ pub const STAGES: &[Stage] = &[
     Stage {
         name: "e2e",
         about: "real programs, real traffic, in network namespaces",
-        budget_s: 1080,
+        budget_s: 900,
         needs: &[
             Need::Object,
             Need::Rehearsal,
@@ -193,6 +195,17 @@ pub const STAGES: &[Stage] = &[
         needs: &[Need::Object, Need::Root, Need::Btf, Need::Programs],
         work: Work::Root {
             targets: Targets::Only(SOCKET),
+            binaries: true,
+            arguments: &["--test-threads=1"],
+        },
+    },
+    Stage {
+        name: "rollout",
+        about: "rollouts under load: to the end, back, and through every crash",
+        budget_s: 180,
+        needs: &[Need::Object, Need::Root, Need::Btf, Need::Programs],
+        work: Work::Root {
+            targets: Targets::Only(ROLLOUT),
             binaries: true,
             arguments: &["--test-threads=1"],
         },
@@ -258,6 +271,7 @@ mod tests {
             "packets",
             "e2e",
             "socket",
+            "rollout",
             "systemd",
             "world",
             "shifter_tests",

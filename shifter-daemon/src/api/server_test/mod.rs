@@ -140,7 +140,8 @@ async fn what_the_driver_never_hears_of() {
                 GET /v1/services/{service}/history, \
                 GET /v1/services/{service}/history/{rollout}, GET /v1/audit, POST /v1/apply, \
                 POST /v1/services/{service}/weight, POST /v1/services/{service}/rollback, \
-                POST /v1/services/{service}/drain, POST /v1/services/{service}/bypass, \
+                POST /v1/services/{service}/drain, POST /v1/services/{service}/rollout, \
+                POST /v1/services/{service}/rollout/command, POST /v1/services/{service}/bypass, \
                 POST /v1/detach";
     for path in [
         "/",

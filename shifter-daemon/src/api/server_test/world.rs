@@ -9,7 +9,8 @@ use std::{
 use shifter_common::{
     audit::seal,
     wire::{
-        ApplyReport, Changed, Detach, Detached, Flow, Flows, Phase, PlannedRollout, Refusal, Slot,
+        ApplyReport, Changed, Detach, Detached, Flow, Flows, Phase, PlannedRollout, Refusal,
+        RolloutReply, Slot,
     },
 };
 use tokio::{
@@ -111,6 +112,15 @@ pub(super) fn answer(request: &Request) -> Result<Reply, Refusal> {
         | Request::Rollback(s, _)
         | Request::Drain(s, _)
         | Request::Bypass(s, _) => known(s, Reply::Changed(changed(s))),
+        Request::Start(s, _) | Request::Command(s, _) => {
+            let rollout = sample::status().services.remove(0).rollout.unwrap();
+            let done = RolloutReply {
+                service: s.clone(),
+                already: None,
+                rollout,
+            };
+            known(s, Reply::Rollout(Box::new(done)))
+        }
         Request::Detach(Detach { force: true }) => Ok(Reply::Detached(Detached::default())),
         Request::Detach(Detach { force: false }) => Err(Refusal {
             code: "flows_open".into(),

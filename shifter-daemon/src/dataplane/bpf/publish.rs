@@ -50,6 +50,7 @@ impl BpfDataplane {
             affinity: plan.affinity,
             held: plan.held,
             rearms: plan.rearms,
+            latches: plan.latches,
             ..in_force.clone()
         };
         if same != *plan {

@@ -300,6 +300,7 @@ fn rolled(state_dir: &std::path::Path) {
     store(state_dir)
         .keep_rollout(
             &rollout,
+            None,
             vec![record("Gated"), record("Warming")],
             Some(&revision),
         )
@@ -320,7 +321,11 @@ async fn a_service_has_a_history() {
                 "history nobody",
                 "unknown_service: there is no service nobody / services are: orders, search",
             ),
-            ("deployment orders 7", "3.2.0 of 2 records: Warming"),
+            // The driver has gone on with it.
+            (
+                "deployment orders 7",
+                "3.2.0 of 10 records: Baking(1, observing)",
+            ),
             (
                 "deployment orders 8",
                 "unknown_rollout: the audit knows no rollout 8 of orders / rollouts are: 7",

@@ -189,6 +189,7 @@ async fn what_stays_on_disk_against_all_efforts_is_told() {
         state.on_publish = Some(Box::new(move |plan| {
             let as_kept = ServicePlan {
                 rearms: false,
+                latches: false,
                 ..plan.clone()
             };
             if as_kept == good {

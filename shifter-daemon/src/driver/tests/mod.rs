@@ -12,6 +12,7 @@ mod outliers;
 mod planning;
 mod probing;
 mod rollbacks;
+mod rollouts;
 mod session;
 mod showing;
 mod starting;

@@ -15,7 +15,8 @@ use shifter_common::{
     steering::Slot,
     wire::{
         ApplyReport, AuditRecord, Bypass, Changed, Detach, Drain, Effect, EstablishedPolicy, Event,
-        Refusal, Rollback, ServiceStatus, SetWeight, Status,
+        Refusal, Rollback, RolloutCommand, RolloutStatus, ServiceStatus, SetWeight, StartRollout,
+        StartStep, Status,
     },
 };
 use tempfile::TempDir;
@@ -138,7 +139,8 @@ impl Session {
     /// `remove NAME`, `live SERVICE SLOT ADDR COUNT`,
     /// `ends SERVICE SLOT ADDR OK REFUSED RESET` (flows that end), `pass SECONDS`, `refuse [WHY]`, `lock`, `unlock`.
     /// `trip SERVICE` (the kernel takes the canary out of traffic), `told` (and says so).
-    /// Looking: `plan SERVICE`, `record SERVICE`, `event`, `audit` (since the last time).
+    /// Looking: `plan SERVICE`, `record SERVICE`, `event`, `rollout SERVICE`, `phase SERVICE`, `audit` (since the
+    /// last time).
     pub async fn act(&mut self, command: &str) -> String {
         let (verb, rest) = command.split_once(' ').unwrap_or((command, ""));
         let (name, argument) = rest.split_once(' ').unwrap_or((rest, ""));
@@ -163,6 +165,20 @@ impl Session {
                     .events
                     .last()
                     .map_or("none".into(), event);
+            }
+            "rollout" => {
+                let service = self.service(name).await;
+                let versions: Vec<String> = service
+                    .slots
+                    .iter()
+                    .map(|slot| slot.version.clone().unwrap_or("?".into()))
+                    .collect();
+                let rollout = service.rollout.map_or("none".into(), |of| rollout(&of));
+                return format!("{rollout}; slots {}", versions.join(" "));
+            }
+            "phase" => {
+                let service = self.service(name).await;
+                return service.rollout.map_or("none".into(), |of| of.detail);
             }
             "ready" => self.probe(name, argument, None).await,
             "fails" => {
@@ -425,6 +441,37 @@ fn request(verb: &str, name: &str, argument: &str) -> Option<Request> {
                 undo: verb == "undrain",
             },
         ),
+        "start" => Request::Start(service, start(argument)),
+        "promote" => command(
+            service,
+            RolloutCommand::Promote {
+                step: argument.parse().ok(),
+            },
+        ),
+        "skip" => command(
+            service,
+            RolloutCommand::SkipStep {
+                step: argument.parse().ok(),
+            },
+        ),
+        "full" => command(service, RolloutCommand::PromoteFull),
+        "pause" => command(service, RolloutCommand::Pause),
+        "resume" => command(service, RolloutCommand::Resume),
+        "abort" => command(service, RolloutCommand::Abort),
+        "retry" => command(service, RolloutCommand::Retry),
+        "undo" => command(service, RolloutCommand::Undo),
+        "approve" => command(
+            service,
+            RolloutCommand::Approve {
+                gate: argument.into(),
+            },
+        ),
+        "reject" => command(
+            service,
+            RolloutCommand::Reject {
+                gate: argument.into(),
+            },
+        ),
         "apply" => Request::Apply,
         "bypass" => Request::Bypass(name.into(), Bypass { undo: false }),
         "unbypass" => Request::Bypass(name.into(), Bypass { undo: true }),
@@ -439,6 +486,30 @@ fn request(verb: &str, name: &str, argument: &str) -> Option<Request> {
         "deployment" => Request::Deployment(service, argument.parse().expect("a number")),
         _ => return None,
     })
+}
+
+fn command(service: String, command: RolloutCommand) -> Request {
+    Request::Command(service, command)
+}
+
+/// `VERSION [STRATEGY] [PERCENT:SECONDS ...]`
+fn start(text: &str) -> StartRollout {
+    let mut words = text.split(' ');
+    let mut start = StartRollout {
+        version: words.next().unwrap_or_default().into(),
+        ..StartRollout::default()
+    };
+    for word in words {
+        match word.split_once(':') {
+            Some((percent, seconds)) => start.steps.push(StartStep {
+                weight_bp: percent.parse::<u16>().expect("a percentage") * 100,
+                bake_ms: Some(seconds.parse::<u64>().expect("seconds") * 1_000),
+                pause: false,
+            }),
+            None => start.strategy = Some(word.into()),
+        }
+    }
+    start
 }
 
 fn slot(text: &str) -> Slot {
@@ -462,6 +533,10 @@ fn words(reply: Result<Reply, Refusal>) -> String {
         }
         Ok(Reply::Changed(changed)) => change(&changed),
         Ok(Reply::Applied(report)) => applied(&report),
+        Ok(Reply::Rollout(done)) => match done.already {
+            Some(why) => format!("already: {why}"),
+            None => rollout(&done.rollout),
+        },
         Ok(Reply::Looked) => "looked".into(),
         Ok(Reply::Detached(detached)) => format!(
             "detached {}, {} flows broken",
@@ -504,6 +579,21 @@ fn words(reply: Result<Reply, Refusal>) -> String {
         ),
         Ok(Reply::Status(_)) => "a status".into(),
     }
+}
+
+/// Where a rollout stands, in words.
+fn rollout(of: &RolloutStatus) -> String {
+    let mut text = format!(
+        "{} {} in {}, {:?}",
+        of.id, of.version, of.detail, of.outcome
+    );
+    if let (Some(on), Some(next)) = (&of.waiting_on, &of.next_command) {
+        text += &format!(", waits for {on} ({next})");
+    }
+    if let Some(next) = &of.next_version {
+        text += &format!(", then {next}");
+    }
+    text
 }
 
 fn change(changed: &Changed) -> String {

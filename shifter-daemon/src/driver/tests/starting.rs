@@ -66,6 +66,8 @@ fn decided(dir: &std::path::Path, weight_bp: u16) {
         weight_set_unix_ms: 1,
         held: false,
         bypassed: None,
+        versions: Default::default(),
+        batch: None,
         drained: Default::default(),
     };
     state.save("orders", &record).expect("a writable directory");

@@ -42,7 +42,7 @@ impl Rollout {
     }
 
     /// The step a rollout is at, or has just left for a person's word.
-    fn present_step(&self) -> Option<u16> {
+    pub(super) fn present_step(&self) -> Option<u16> {
         match &self.phase {
             Phase::Paused {
                 reason: PauseReason::Step { step },

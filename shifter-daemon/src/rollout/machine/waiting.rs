@@ -156,6 +156,32 @@ impl Rollout {
         }
     }
 
+    /// Whether nothing goes on without a person's word.
+    pub fn waits_for_person(&self) -> bool {
+        match &self.phase {
+            Phase::Paused { reason, .. } => match reason {
+                PauseReason::Operator { .. }
+                | PauseReason::Step { .. }
+                | PauseReason::Inconclusive
+                | PauseReason::NoData
+                | PauseReason::Gate { .. } => true,
+                PauseReason::Rebooted { stage } => *stage == RestoreStage::Done,
+                PauseReason::BaselineDown { .. } => false,
+            },
+            _ => self.is_asking_a_person(),
+        }
+    }
+
+    /// The step it is at, from 0.
+    pub fn step(&self) -> Option<u16> {
+        self.present_step()
+    }
+
+    /// What failed and is tried again.
+    pub fn trouble(&self) -> Option<&str> {
+        self.trouble.as_deref()
+    }
+
     /// The gate that is being asked, if one is.
     fn waiting_on_gate(&self) -> Option<Waiting> {
         let service = &self.parts.service;

@@ -56,6 +56,8 @@ fn record(weight_bp: u16) -> ServiceRecord {
         weight_set_unix_ms: 1,
         held: false,
         bypassed: None,
+        versions: Default::default(),
+        batch: None,
         drained: Default::default(),
     }
 }

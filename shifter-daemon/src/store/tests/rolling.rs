@@ -6,7 +6,10 @@ use shifter_common::{audit::Chain, steering::Slot};
 use super::{after_a_crash, fresh, lines, open, origin, records};
 use crate::{
     config,
-    rollout::{Command, Effect, Event, Now, Rollout, RolloutParts, Seen, Shell, Verb, run},
+    rollout::{
+        Command, Effect, Event, Now, PlanKind, Rollout, RolloutParts, Seen, Shell, Verb, Wanted,
+        run,
+    },
     store::{self, FILE, Revision, Store},
 };
 
@@ -40,7 +43,7 @@ impl Shell for Keeper<'_> {
     fn keep(&mut self, rollout: &Rollout) -> Result<(), String> {
         let kept = self
             .store
-            .keep_rollout(rollout, store::records(rollout), None)
+            .keep_rollout(rollout, None, store::records(rollout), None)
             .map_err(|error| error.to_string());
         self.keeps_count += 1;
         (self.check)(rollout);
@@ -180,7 +183,15 @@ fn what_goes_on_and_what_was_last_is_read_at_the_start() {
             run(&mut one, command(Verb::Abort), &mut keeper).expect("accepted");
             assert!(one.phase().is_final());
         } else {
-            store.keep_rollout(&one, vec![], None).expect("a disk");
+            let next = Wanted {
+                version: "3.9".parse().expect("a label"),
+                kind: PlanKind::Release,
+                strategy: None,
+                by: "root (uid 0)".into(),
+            };
+            store
+                .keep_rollout(&one, Some(&next), vec![], None)
+                .expect("a disk");
         }
     }
     assert_eq!(store.next_rollout("orders").expect("a disk"), 4);
@@ -192,9 +203,12 @@ fn what_goes_on_and_what_was_last_is_read_at_the_start() {
     let (kept, _) = store.rollouts().expect("a disk");
     let kept: Vec<_> = kept
         .iter()
-        .map(|kept| (kept.rollout.parts().id, kept.is_rebooted))
+        .map(|kept| {
+            let next = kept.next.as_ref().map(|next| next.version.to_string());
+            (kept.rollout.parts().id, kept.is_rebooted, next)
+        })
         .collect();
-    assert_eq!(kept, [(2, true), (3, true)]);
+    assert_eq!(kept, [(2, true, Some("3.9".into())), (3, true, None)]);
     let all = store.rollouts_of("orders").expect("a disk");
     assert_eq!(all.len(), 3);
     assert!(all[0].began_unix_ms > 0 && all[0].began_unix_ms <= all[0].kept_unix_ms);
@@ -250,7 +264,9 @@ fn a_rollout_that_cannot_be_understood_costs_no_other() {
     let (dir, mut store) = fresh();
     for id in [1, 2, 3] {
         let one = rollout(id, "3.2.0");
-        store.keep_rollout(&one, vec![], None).expect("a disk");
+        store
+            .keep_rollout(&one, None, vec![], None)
+            .expect("a disk");
     }
     drop(store);
     let file = dir.path().join(FILE);
@@ -301,14 +317,14 @@ fn revisions_are_numbered_by_service_and_changed_by_their_rollout() {
         .add_revision(&revision("orders", None, "found"))
         .expect("a disk");
     store
-        .keep_rollout(&kept, vec![], Some(&running))
+        .keep_rollout(&kept, None, vec![], Some(&running))
         .expect("a disk");
     store
         .add_revision(&revision("search", None, "found"))
         .expect("a disk");
     let done = revision("orders", Some(7), "succeeded");
     store
-        .keep_rollout(&kept, vec![], Some(&done))
+        .keep_rollout(&kept, None, vec![], Some(&done))
         .expect("a disk");
     store
         .add_revision(&revision("orders", Some(8), "running"))

@@ -87,6 +87,7 @@ pub fn plan() -> ServicePlan {
         held: false,
         breaker: Default::default(),
         rearms: false,
+        latches: false,
         targets: Default::default(),
         slots: [
             slot(Family::ALL.map(backend)),

@@ -92,6 +92,8 @@ fn record(baseline: Slot, weight_bp: u16, drained: &[Slot]) -> ServiceRecord {
         held: false,
         drained,
         bypassed: None,
+        versions: Default::default(),
+        batch: None,
     }
 }
 

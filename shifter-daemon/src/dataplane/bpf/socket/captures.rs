@@ -192,6 +192,7 @@ mod tests {
             held: false,
             breaker: Default::default(),
             rearms: false,
+            latches: false,
             targets: Default::default(),
             plane: PlanePlan::Nat,
             slots: [slot(a), slot(b)],

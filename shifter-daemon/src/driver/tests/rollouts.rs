@@ -1,0 +1,92 @@
+//! Rollouts from the start to the end.
+
+use shifter_common::steering::Slot;
+
+use super::session::{ORDERS, Session};
+
+fn orders(rollout: &str) -> String {
+    format!("{ORDERS}\n[rollout]\n{rollout}\n")
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_canary_goes_step_by_step_and_becomes_the_baseline() {
+    let file = orders(
+        "steps = [{ weight = 5, bake = \"10s\" }, { weight = 20, bake = \"10s\" }]\nwatch = \"5s\"",
+    );
+    let mut session = Session::start(&[("orders.toml", &file)]);
+    session
+        .run(&[
+            ("live orders b 10.2.0.1:80 3", ""),
+            (
+                "start orders 3.2.0",
+                "1 3.2.0 in Pending, UnderWay, waits for a count of the flows in slot b (shifterctl abort orders)",
+            ),
+            ("pass 2", ""),
+            (
+                "rollout orders",
+                "1 3.2.0 in Pending, UnderWay, waits for the last 3 flows in slot b, of the version that was there (shifterctl abort orders); slots ? ?",
+            ),
+            ("live orders b 10.2.0.1:80 0", ""),
+            ("live orders a 10.1.0.1:80 7", ""),
+            ("pass 2", ""),
+            ("phase orders", "Baking(1, observing)"),
+            ("plan orders", "500 bp, a open [10.1.0.1:80], b open [10.2.0.1:80], published 4"),
+            ("record orders", "500 bp by the rollout of 3.2.0"),
+            (
+                "weight orders 900",
+                "rollout: the rollout of version 3.2.0 moves the weight of orders: it is in \
+                 Baking(1, observing) / first: shifterctl pause orders; to take the traffic back: \
+                 shifterctl abort orders",
+            ),
+            ("start orders 3.2.0", "already: it is under way: Baking(1, observing)"),
+            ("pass 11", ""),
+            ("phase orders", "Baking(2, observing)"),
+            ("record orders", "2000 bp by the rollout of 3.2.0"),
+            ("pass 11", ""),
+            (
+                "rollout orders",
+                "1 3.2.0 in Draining, UnderWay, waits for 7 flows of the old version to end, for \
+                 another 57 s at most (shifterctl promote --skip-step orders); slots ? 3.2.0",
+            ),
+            ("record orders", "10000 bp by the rollout of 3.2.0"),
+            ("live orders a 10.1.0.1:80 0", ""),
+            ("pass 2", ""),
+            ("phase orders", "Watching(observing)"),
+            ("pass 6", ""),
+            (
+                "rollout orders",
+                "1 3.2.0 in Succeeded(old version warm), Succeeded, waits for another 24 h with the old version warm \
+                 (shifterctl undo orders); slots ? 3.2.0",
+            ),
+            ("plan orders", "0 bp, a open [10.1.0.1:80], b open [10.2.0.1:80], published 7"),
+            ("record orders", "0 bp by the rollout of 3.2.0"),
+            ("start orders 3.2.0", "already: it serves"),
+        ])
+        .await;
+    let service = session.service("orders").await;
+    assert_eq!(service.baseline, Slot::B);
+    assert_eq!(
+        service.effective_bp, 0,
+        "slot a is on trial now, and gets nothing"
+    );
+    let phases: Vec<String> = session
+        .status()
+        .await
+        .events
+        .iter()
+        .filter(|event| event.what == "rollout")
+        .map(|event| event.detail.clone())
+        .collect();
+    assert!(
+        phases
+            .iter()
+            .any(|text| text.starts_with("3.2.0: started as canary, plan "))
+    );
+    assert!(
+        phases.contains(
+            &"3.2.0: Watching(committing) -> Succeeded(old version warm) (it is the baseline)"
+                .to_owned()
+        ),
+        "{phases:?}"
+    );
+}
