@@ -1,10 +1,12 @@
 //! The socket plane: real shifterd, real listeners, real clients, in network namespaces.
 
 mod greeter;
+mod own_cgroup;
 mod stage;
 
 mod breaker;
 mod capture;
+mod cost;
 mod death;
 mod groups;
 mod handshake;

@@ -1,5 +1,4 @@
-//! What is not ours: users who would like to be captured, other listeners, other namespaces; and
-//! packets of connections that are open.
+//! What is not ours: users who would like to be captured, other listeners, other namespaces.
 
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use shifter_tests::{
 
 use crate::{
     greeter::{Greeter, ask},
-    stage::{PORT_B, Stage, counter, linked_programs, slot, vip},
+    stage::{PORT_B, Stage, counter, slot, vip},
 };
 
 /// As nobody, in the host's namespace while the port is free, and as root of a namespace of their
@@ -89,71 +88,4 @@ fn what_is_not_a_vip_is_not_steered() {
         assert_eq!(counter(&service, which, "lookups"), 0);
         assert_eq!(slot(&service, which).counters.established, 0);
     }
-}
-
-/// Packets of open connections run no program of the socket plane.
-#[test]
-fn open_connections_run_no_program() {
-    let stage = Stage::new();
-    // SAFETY: the command takes one number and gives a descriptor that is ours alone.
-    let _stats = unsafe {
-        use std::os::fd::FromRawFd as _;
-        const BPF_ENABLE_STATS: nix::libc::c_long = 32;
-        let kind = [0_u32; 2];
-        let fd = nix::libc::syscall(nix::libc::SYS_bpf, BPF_ENABLE_STATS, kind.as_ptr(), 8);
-        assert!(fd >= 0, "counting runs");
-        std::os::fd::OwnedFd::from_raw_fd(fd as i32)
-    };
-    let links = stage.daemon.bpffs().join(format!(
-        "shifter/v{}/sockets/socket_lookup",
-        shifter_common::abi::ABI_VERSION
-    ));
-    let lookup = linked_programs(links.parent().expect("a directory"))
-        .into_iter()
-        .filter_map(|id| {
-            let mut all = aya::programs::loaded_programs().filter_map(Result::ok);
-            all.find(|program| program.id() == id)
-        })
-        .find(|program| program.name() == b"socket_lookup")
-        .expect("it is attached")
-        .id();
-    let runs = || {
-        let mut all = aya::programs::loaded_programs().filter_map(Result::ok);
-        all.find(|program| program.id() == lookup)
-            .expect("loaded")
-            .run_count()
-    };
-    let packets = || {
-        let read = stage
-            .world
-            .host()
-            .run(|| std::fs::read_to_string("/proc/thread-self/net/snmp").expect("readable"));
-        let line = read
-            .lines()
-            .rfind(|line| line.starts_with("Tcp:"))
-            .expect("a line");
-        let field = line.split_whitespace().nth(10).expect("InSegs");
-        field.parse::<u64>().expect("a number")
-    };
-    let load = stage.load_beside(Plan::keep_alive(
-        vip(Family::V4),
-        32,
-        Duration::from_secs(12),
-    ));
-    stage.wait("its connections are there", |s| {
-        slot(s, Slot::A).live_flows_count == 32
-    });
-    let (runs_before, packets_before) = (runs(), packets());
-    assert!(runs_before >= 32, "{runs_before}");
-    std::thread::sleep(Duration::from_secs(8));
-    let (run_count, packet_count) = (runs() - runs_before, packets() - packets_before);
-    load.join().expect("ran").assert_clean();
-    eprintln!("{packet_count} segments came in meanwhile");
-    assert!(packet_count > 20_000, "{packet_count}");
-    // The probes of the four backends connect to listeners' own addresses, which is looked up too;
-    // status and metrics come by a Unix socket.
-    assert!(
-        run_count < 200,
-        "{run_count} runs in {packet_count} segments"
-    );
 }
