@@ -17,9 +17,10 @@ fn main() {
             std::thread::sleep(Duration::from_millis(1));
             if listener.set_nonblocking(true).is_ok() {
                 while let Ok((stream, _)) = listener.accept() {
-                    // Whoever probes the address connects to it and may meet anybody.
-                    let is_steered = stream.local_addr().is_ok_and(|at| at.to_string() != *addr);
-                    steered_count += u32::from(is_steered);
+                    // Whoever probes the port connects to it and may meet anybody.
+                    let (own, at) = (listener.local_addr(), stream.local_addr());
+                    let is_probe = own.is_ok_and(|own| at.is_ok_and(|at| at.port() == own.port()));
+                    steered_count += u32::from(!is_probe);
                 }
             }
         } else {

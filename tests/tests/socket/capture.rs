@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use shifter_common::wire::Slot;
+use shifter_common::wire::{ServiceStatus, Slot};
 use shifter_daemon::model::{HookSpec, ProbeCheck, ServiceSpec};
 use shifter_tests::{
     daemon::{Daemon, Node},
@@ -10,7 +10,7 @@ use shifter_tests::{
 };
 
 use crate::{
-    greeter::{Greeter, Kind, ask},
+    greeter::{Greeter, Kind, ask, open, put_into_map},
     stage::{ORDERS, counter, orders, slot, vip},
 };
 
@@ -145,28 +145,62 @@ fn every_kind_of_listener() {
 /// error of it.
 #[test]
 fn what_cannot_be_captured_is_named() {
-    let rows = [
+    let mptcp = Kind {
+        is_mptcp: true,
+        ..Kind::default()
+    };
+    let v6_only = Kind {
+        is_v6_only: true,
+        ..Kind::default()
+    };
+    let own_map = Kind {
+        is_shared: true,
+        is_in_own_map: true,
+        ..Kind::default()
+    };
+    type Row = (
+        &'static str,
+        Kind,
+        &'static [bool],
+        &'static str,
+        Option<&'static str>,
+    );
+    // Where, what, whether it is older than shifter, why it is out, and what counts younger ones.
+    let rows: [Row; 4] = [
         (
             "[::]:82",
-            Kind {
-                is_mptcp: true,
-                ..Kind::default()
-            },
+            mptcp,
+            &[true, false],
             "MPTCP socket, which the kernel cannot steer to: start a Go server with \
              GODEBUG=multipathtcp=0, or write plane = \"nat\"",
+            Some("capture_mptcp"),
         ),
         (
             "[::]:82",
-            Kind {
-                is_v6_only: true,
-                ..Kind::default()
-            },
-            "takes IPv6 only, and the service has an IPv4 VIP",
+            own_map,
+            // A younger one finds itself captured before it can put its listener anywhere.
+            &[true],
+            "is in a SO_REUSEPORT map of the application, and the kernel allows no second one: write \
+             plane = \"nat\"",
+            None,
         ),
-        ("0.0.0.0:83", Kind::default(), "nobody listens there"),
+        (
+            "[::]:82",
+            v6_only,
+            &[true, false],
+            "takes IPv6 only, and the service has an IPv4 VIP",
+            None,
+        ),
+        (
+            "0.0.0.0:83",
+            Kind::default(),
+            &[true, false],
+            "nobody listens there",
+            None,
+        ),
     ];
-    for (at, kind, reason) in rows {
-        for is_older in [true, false] {
+    for (at, kind, ages, reason, counted_by) in rows {
+        for &is_older in ages {
             let world = World::pair(Options::default());
             let _a = Greeter::start(world.host(), "a", "[::]:81");
             let listen = || Greeter::with(world.host(), "b", at, kind);
@@ -188,11 +222,50 @@ fn what_cannot_be_captured_is_named() {
                 );
             }
             let service = daemon.service(ORDERS).expect("known");
-            assert_eq!(slot(&service, Slot::B).counters.refused, 0);
-            assert_eq!(counter(&service, Slot::B, "aborted"), 0);
+            assert_no_error(&service);
+            if let (Some(name), false) = (counted_by, is_older) {
+                assert!(counter(&service, Slot::B, name) >= 1, "{name}");
+            }
             drop((older, younger));
         }
     }
+}
+
+/// Nothing is held against either version: neither by its counters nor by the breaker.
+#[track_caller]
+fn assert_no_error(service: &ServiceStatus) {
+    for which in Slot::ALL {
+        let counters = &slot(service, which).counters;
+        let errors = [
+            counters.refused,
+            counters.reset_by_backend,
+            counters.unanswered,
+            counter(service, which, "aborted"),
+            counter(service, which, "no_listener"),
+            counter(service, which, "unserved"),
+        ];
+        assert_eq!(errors, [0; 6], "{which:?}");
+    }
+    let of_breaker = service.breaker.errors.iter();
+    assert_eq!(of_breaker.map(|(_, count)| count).sum::<u64>(), 0);
+}
+
+/// Between a listener and its captor there is room for one map: an application that would put a captured
+/// listener into a map of its own is told so by the kernel, and its version is served.
+#[test]
+fn a_captured_listener_is_in_no_other_map() {
+    let world = World::pair(Options::default());
+    let _a = Greeter::start(world.host(), "a", "[::]:81");
+    let daemon = start(&world, spec(BOTH, &["[::]:81"], &["[::]:82"]));
+    let kind = Kind {
+        is_shared: true,
+        ..Kind::default()
+    };
+    let at = addrs(&["[::]:82"])[0];
+    let listener = world.host().run(|| open(at, kind)).expect("listens");
+    let error = put_into_map(&listener).expect_err("it is captured");
+    assert_eq!(error.raw_os_error(), Some(nix::libc::EBUSY), "{error}");
+    wait_until_eligible(&daemon);
 }
 
 /// A group of listeners is held by all of its members: whichever closes, the others go on.

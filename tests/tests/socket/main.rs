@@ -2,10 +2,12 @@
 
 mod greeter;
 mod held;
+mod own_cgroup;
 mod stage;
 
 mod breaker;
 mod capture;
+mod cost;
 mod death;
 mod full;
 mod groups;

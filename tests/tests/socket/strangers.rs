@@ -1,21 +1,37 @@
-//! What is not ours: users who would like to be captured, other listeners, other namespaces; and
-//! packets of connections that are open.
+//! What is not ours: users who would like to be captured, other listeners, other namespaces.
 
-use std::time::Duration;
+use std::{
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
 
 use shifter_common::wire::Slot;
 use shifter_tests::{
     load::Plan,
+    netns::Netns,
     world::{Family, OTHER},
 };
 
 use crate::{
     greeter::{Greeter, ask},
-    stage::{PORT_B, Stage, counter, linked_programs, slot, vip},
+    stage::{PORT_B, Stage, counter, cut_off, slot, vip},
 };
 
-/// As nobody, in the host's namespace while the port is free, and as root of a namespace of their
-/// own with the same address while it is served: listening a thousand times gets no connection.
+/// How often somebody listens in vain.
+const TIMES: &str = "1000";
+
+/// Runs a program as nobody, and gives what it has said.
+fn as_nobody(host: &Netns, program: &[&str]) -> String {
+    let mut command = host.command("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+    let output = command.args(program).output().expect("the program runs");
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program:?}: {err}");
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+/// As nobody, in the host's namespace while the port is free and while it is not, and as root of a namespace
+/// of their own with the same address: listening a thousand times gets no connection and costs none.
 #[test]
 fn nobody_listens_on_a_backends_address() {
     let mut stage = Stage::new();
@@ -23,45 +39,53 @@ fn nobody_listens_on_a_backends_address() {
     let listen = env!("CARGO_BIN_EXE_shifter-listen");
     for family in Family::ALL {
         let addr = OTHER.port(family, PORT_B).to_string();
+        let any = SocketAddr::new(
+            family.pick(Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()),
+            PORT_B,
+        )
+        .to_string();
+        let begin = |time_s| {
+            stage.load_beside(Plan {
+                rate_per_s: Some(1_000.0),
+                ..Plan::churn(vip(family), 16, Duration::from_secs(time_s))
+            })
+        };
+
+        // Version b lives: nobody else gets its port, and a namespace of one's own is not the host.
+        let load = begin(5);
+        let said = as_nobody(stage.world.host(), &[listen, &addr, "10"]);
+        assert_eq!(said, "0 0", "{family:?}, the port in use");
         let bits = family.pick(32, 128);
         let foreign = format!(
-            "ip link set lo up && ip addr add {}/{bits} dev lo && exec {listen} {addr} 1000",
+            "ip link set lo up && ip addr add {}/{bits} dev lo && exec {listen} {addr} {TIMES}",
             OTHER.ip(family)
         );
-        for is_foreign in [false, true] {
-            let load = stage.load_beside(Plan {
-                rate_per_s: Some(1_000.0),
-                ..Plan::churn(vip(family), 16, Duration::from_secs(5))
-            });
-            let mut command = stage.world.host().command("setpriv");
-            command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
-            if is_foreign {
-                command.args(["unshare", "-Urn", "sh", "-c", &foreign]);
-            } else {
-                stage.b.kill();
-                command.args([listen, &addr, "1000"]);
-            }
-            let output = command.output().expect("the program runs");
-            let said = String::from_utf8_lossy(&output.stdout).into_owned();
-            let err = String::from_utf8_lossy(&output.stderr).into_owned();
-            assert_eq!(said.trim(), "1000 0", "{family:?} {is_foreign}: {err}");
-            let report = load.join().expect("the load ran");
-            // The version's own death is another test's matter.
-            for kind in [
-                shifter_tests::load::ErrorKind::Refused,
-                shifter_tests::load::ErrorKind::ConnectTimeout,
-            ] {
-                assert_eq!(report.errors(kind), 0, "{report:#?}");
-            }
-            assert!(report.errors_count() <= 16, "{report:#?}");
-            if !is_foreign {
-                let refused_count = counter(&stage.service(), Slot::B, "capture_refused");
-                assert!(refused_count >= 1_000, "{refused_count}");
-                stage.b.start_again();
-                stage.wait("slot b is in again", |s| slot(s, Slot::B).eligible);
-            }
+        let program = ["unshare", "-Urn", "sh", "-c", &foreign];
+        let said = as_nobody(stage.world.host(), &program);
+        assert_eq!(
+            said,
+            format!("{TIMES} 0"),
+            "{family:?}, a namespace of one's own"
+        );
+        load.join().expect("ran").assert_clean();
+
+        // It dies, and its port is free for anybody.
+        let refused = |stage: &Stage| counter(&stage.service(), Slot::B, "capture_refused");
+        let before = refused(&stage);
+        let load = begin(6);
+        stage.b.kill();
+        for at in [&addr, &any] {
+            let said = as_nobody(stage.world.host(), &[listen, at, TIMES]);
+            assert_eq!(said, format!("{TIMES} 0"), "{family:?}, {at}");
         }
+        // What version b had open dies with it, which is another test's matter.
+        let (cut_off_count, _) = cut_off([load]);
+        assert!(cut_off_count <= 16, "{cut_off_count}");
+        assert!(refused(&stage) - before >= 2_000);
+        stage.b.start_again();
+        stage.wait("slot b is in again", |s| slot(s, Slot::B).eligible);
     }
+    assert_eq!(counter(&stage.service(), Slot::A, "capture_refused"), 0);
 }
 
 /// Other ports of the VIP, other addresses of the host and the same address in another namespace
@@ -89,71 +113,4 @@ fn what_is_not_a_vip_is_not_steered() {
         assert_eq!(counter(&service, which, "lookups"), 0);
         assert_eq!(slot(&service, which).counters.established, 0);
     }
-}
-
-/// Packets of open connections run no program of the socket plane.
-#[test]
-fn open_connections_run_no_program() {
-    let stage = Stage::new();
-    // SAFETY: the command takes one number and gives a descriptor that is ours alone.
-    let _stats = unsafe {
-        use std::os::fd::FromRawFd as _;
-        const BPF_ENABLE_STATS: nix::libc::c_long = 32;
-        let kind = [0_u32; 2];
-        let fd = nix::libc::syscall(nix::libc::SYS_bpf, BPF_ENABLE_STATS, kind.as_ptr(), 8);
-        assert!(fd >= 0, "counting runs");
-        std::os::fd::OwnedFd::from_raw_fd(fd as i32)
-    };
-    let links = stage.daemon.bpffs().join(format!(
-        "shifter/v{}/sockets/socket_lookup",
-        shifter_common::abi::ABI_VERSION
-    ));
-    let lookup = linked_programs(links.parent().expect("a directory"))
-        .into_iter()
-        .filter_map(|id| {
-            let mut all = aya::programs::loaded_programs().filter_map(Result::ok);
-            all.find(|program| program.id() == id)
-        })
-        .find(|program| program.name() == b"socket_lookup")
-        .expect("it is attached")
-        .id();
-    let runs = || {
-        let mut all = aya::programs::loaded_programs().filter_map(Result::ok);
-        all.find(|program| program.id() == lookup)
-            .expect("loaded")
-            .run_count()
-    };
-    let packets = || {
-        let read = stage
-            .world
-            .host()
-            .run(|| std::fs::read_to_string("/proc/thread-self/net/snmp").expect("readable"));
-        let line = read
-            .lines()
-            .rfind(|line| line.starts_with("Tcp:"))
-            .expect("a line");
-        let field = line.split_whitespace().nth(10).expect("InSegs");
-        field.parse::<u64>().expect("a number")
-    };
-    let load = stage.load_beside(Plan::keep_alive(
-        vip(Family::V4),
-        32,
-        Duration::from_secs(12),
-    ));
-    stage.wait("its connections are there", |s| {
-        slot(s, Slot::A).live_flows_count == 32
-    });
-    let (runs_before, packets_before) = (runs(), packets());
-    assert!(runs_before >= 32, "{runs_before}");
-    std::thread::sleep(Duration::from_secs(8));
-    let (run_count, packet_count) = (runs() - runs_before, packets() - packets_before);
-    load.join().expect("ran").assert_clean();
-    eprintln!("{packet_count} segments came in meanwhile");
-    assert!(packet_count > 20_000, "{packet_count}");
-    // The probes of the four backends connect to listeners' own addresses, which is looked up too;
-    // status and metrics come by a Unix socket.
-    assert!(
-        run_count < 200,
-        "{run_count} runs in {packet_count} segments"
-    );
 }

@@ -8,7 +8,10 @@ use std::{
 use tempfile::TempDir;
 
 use super::session::{ORDERS, SEARCH, Session, store};
-use crate::store::{AuditQuery, FILE};
+use crate::{
+    rollout::{Command, Effect, Now, Rollout, RolloutParts, Shell, Verb, run},
+    store::{AuditQuery, FILE},
+};
 
 const FILES: &[(&str, &str)] = &[("orders.toml", ORDERS)];
 
@@ -266,9 +269,28 @@ async fn the_audit_says_what_it_does_not_hold_yet() {
     );
 }
 
-/// A rollout that the store holds, with two records.
+/// A world in which everything succeeds at once.
+struct Willing;
+
+impl Shell for Willing {
+    fn keep(&mut self, _: &Rollout) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn carry_out(&mut self, _: &Effect) -> Option<Result<(), String>> {
+        Some(Ok(()))
+    }
+
+    fn now(&mut self) -> Now {
+        Now {
+            mono_ms: 1,
+            unix_ms: 1,
+        }
+    }
+}
+
+/// A rollout that the store holds, with two records. It is over: nobody goes on with it.
 fn rolled(state_dir: &std::path::Path) {
-    use crate::rollout::{Rollout, RolloutParts};
     let loaded = crate::config::collect(vec![("orders.toml".into(), Ok(ORDERS.into()))]);
     let plan = loaded.services["orders"].rollout_plan(shifter_common::steering::Slot::B);
     let parts = RolloutParts {
@@ -285,7 +307,18 @@ fn rolled(state_dir: &std::path::Path) {
         to: to.into(),
         ..Default::default()
     };
-    let rollout = Rollout::new(parts, plan.expect("a plan"));
+    let mut rollout = Rollout::new(parts, plan.expect("a plan"));
+    let abort = Command {
+        by: "root (uid 0)".into(),
+        verb: Verb::Abort,
+    };
+    run(
+        &mut rollout,
+        crate::rollout::Event::Command(abort),
+        &mut Willing,
+    )
+    .expect("accepted");
+    assert!(rollout.phase().is_final());
     let revision = crate::store::Revision {
         service: "orders".into(),
         number: 0,
@@ -321,11 +354,7 @@ async fn a_service_has_a_history() {
                 "history nobody",
                 "unknown_service: there is no service nobody / services are: orders, search",
             ),
-            // The driver has gone on with it.
-            (
-                "deployment orders 7",
-                "3.2.0 of 10 records: Baking(1, observing)",
-            ),
+            ("deployment orders 7", "3.2.0 of 2 records: Warming"),
             (
                 "deployment orders 8",
                 "unknown_rollout: the audit knows no rollout 8 of orders / rollouts are: 7",
