@@ -56,8 +56,12 @@ impl Driver {
             before_bp: effective_bp(word.with_weight_bp(trip.weight_bp)),
             took_ns: trip.flipped_ns.saturating_sub(trip.decided_ns),
         });
-        if policy == EstablishedPolicy::Reset {
-            rollback::reset_beside(self.flow_table(), name.to_owned(), canary);
+        match policy {
+            EstablishedPolicy::Drain => {}
+            EstablishedPolicy::Reset => {
+                rollback::reset_beside(self.flow_table(), name.to_owned(), canary);
+            }
+            EstablishedPolicy::ResetIdle => self.reset_when_idle(name, canary),
         }
     }
 }

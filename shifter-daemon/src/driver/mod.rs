@@ -9,6 +9,7 @@ mod detach;
 mod drain;
 mod events;
 mod handle;
+mod idle;
 mod inbox;
 mod listeners;
 mod outliers;
@@ -87,6 +88,8 @@ pub struct Driver {
     words: BTreeMap<String, SteeringWord>,
     /// Services whose trip is known.
     tripped: std::collections::BTreeSet<String>,
+    /// Services whose canary's connections are reset as they fall silent.
+    silencing: BTreeMap<String, idle::Silencing>,
     /// Ways around shifter that are in force.
     ways: Vec<crate::bypass::Bypass>,
     /// When the probing of a backend was begun anew: what was answered before does not count.
@@ -126,6 +129,7 @@ impl Driver {
             unpublished: BTreeMap::new(),
             words: BTreeMap::new(),
             tripped: std::collections::BTreeSet::new(),
+            silencing: BTreeMap::new(),
             ways: Vec::new(),
             restarted: BTreeMap::new(),
             last_version_id: 0,
@@ -159,6 +163,7 @@ impl Driver {
                 Input::Swept(swept) => self.handle_swept(swept),
                 Input::Look => {
                     self.look_for_trips();
+                    self.reset_silent();
                     self.look_for_outliers(Instant::now().into_std());
                 }
                 Input::Tick => {

@@ -187,7 +187,7 @@ pub fn listener(body: &[u8]) -> Option<Listener> {
 pub fn tagged(body: &[u8]) -> Option<Tagged> {
     let attributes = body.get(MSG_LEN_BYTES..)?;
     let tag = tag_of(attributes)?;
-    // struct tcp_info: tcpi_last_data_sent, tcpi_last_data_recv.
+    // struct tcp_info: tcpi_last_data_sent, tcpi_last_data_recv, tcpi_data_segs_out, tcpi_data_segs_in.
     let info = attribute(attributes, INET_DIAG_INFO).unwrap_or_default();
     Some(Tagged {
         local: address(body, 0, 4)?,
@@ -199,6 +199,8 @@ pub fn tagged(body: &[u8]) -> Option<Tagged> {
         unacknowledged_bytes: u32_at(body, 60)?,
         sent_ago_ms: u32_at(info, 44).unwrap_or(0),
         received_ago_ms: u32_at(info, 52).unwrap_or(0),
+        data_sent_count: u32_at(info, 156).unwrap_or(0),
+        data_received_count: u32_at(info, 152).unwrap_or(0),
     })
 }
 

@@ -67,6 +67,10 @@ pub struct Tagged {
     pub sent_ago_ms: u32,
     /// Time since data was received, milliseconds.
     pub received_ago_ms: u32,
+    /// Segments with data that were sent.
+    pub data_sent_count: u32,
+    /// Segments with data that were received.
+    pub data_received_count: u32,
 }
 
 /// A question to the kernel about sockets.

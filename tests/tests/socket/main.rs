@@ -10,5 +10,6 @@ mod death;
 mod full;
 mod planes;
 mod shares;
+mod silence;
 mod strangers;
 mod tenants;

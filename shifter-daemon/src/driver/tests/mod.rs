@@ -13,6 +13,7 @@ mod probing;
 mod rollbacks;
 mod session;
 mod showing;
+mod silences;
 mod starting;
 mod sweeping;
 mod versions;
