@@ -321,8 +321,9 @@ fn slot() -> impl TypedValueParser<Value = Slot> {
 }
 
 fn established() -> impl TypedValueParser<Value = EstablishedPolicy> {
-    PossibleValuesParser::new(["drain", "reset"]).map(|text| match text.as_str() {
+    PossibleValuesParser::new(["drain", "reset", "reset-idle"]).map(|text| match text.as_str() {
         "reset" => EstablishedPolicy::Reset,
+        "reset-idle" => EstablishedPolicy::ResetIdle,
         _ => EstablishedPolicy::Drain,
     })
 }

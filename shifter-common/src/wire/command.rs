@@ -21,6 +21,8 @@ pub enum EstablishedPolicy {
     Drain,
     /// Client and backend get a TCP reset at once.
     Reset,
+    /// Those that nobody speaks on get a TCP reset, the others when they have fallen silent.
+    ResetIdle,
 }
 
 /// `POST /v1/services/{service}/rollback`: weight to 0 in one store.

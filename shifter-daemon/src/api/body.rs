@@ -46,8 +46,10 @@ pub(super) const ROLLBACK: Shape = Shape {
     fields: &[Field {
         name: "established",
         required: false,
-        right: r#""drain", "reset" or null (as the service file says)"#,
-        accepts: |value| value.is_null() || matches!(value.as_str(), Some("drain" | "reset")),
+        right: r#""drain", "reset", "reset-idle" or null (as the service file says)"#,
+        accepts: |value| {
+            value.is_null() || matches!(value.as_str(), Some("drain" | "reset" | "reset-idle"))
+        },
     }],
     example: r#"{"established": "reset"}"#,
 };
@@ -283,6 +285,10 @@ mod tests {
                 r#"{"established": "reset"}"#,
                 Some(EstablishedPolicy::Reset),
             ),
+            (
+                r#"{"established": "reset-idle"}"#,
+                Some(EstablishedPolicy::ResetIdle),
+            ),
         ] {
             assert_eq!(
                 decode(&ROLLBACK, JSON, body.as_bytes()),
@@ -402,7 +408,7 @@ mod tests {
         assert_eq!(
             refusal::<Rollback>(&ROLLBACK, JSON, r#"{"established": "kill"}"#),
             (
-                r#"field `established` is "kill"; right is "drain", "reset" or null (as the service file says)"#.into(),
+                r#"field `established` is "kill"; right is "drain", "reset", "reset-idle" or null (as the service file says)"#.into(),
                 r#"a body that works: {"established": "reset"}"#.into()
             )
         );

@@ -355,7 +355,11 @@ fn the_document_has_each_value_of_the_enumerations() {
         schemas["Affinity"]["enum"],
         names(&[Affinity::Connection, Affinity::Client])
     );
-    let policies = [EstablishedPolicy::Drain, EstablishedPolicy::Reset];
+    let policies = [
+        EstablishedPolicy::Drain,
+        EstablishedPolicy::Reset,
+        EstablishedPolicy::ResetIdle,
+    ];
     assert_eq!(schemas["EstablishedPolicy"]["enum"], names(&policies));
     let outcomes = [
         RolloutOutcome::UnderWay,

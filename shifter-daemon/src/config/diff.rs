@@ -289,6 +289,7 @@ fn established(policy: EstablishedPolicy) -> String {
     quoted(match policy {
         EstablishedPolicy::Drain => "drain",
         EstablishedPolicy::Reset => "reset",
+        EstablishedPolicy::ResetIdle => "reset-idle",
     })
 }
 

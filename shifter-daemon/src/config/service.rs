@@ -215,8 +215,9 @@ fn read(file: &str, text: &str, top: &Section<'_>, report: &mut Report<'_>) -> S
                 &[
                     ("drain", EstablishedPolicy::Drain),
                     ("reset", EstablishedPolicy::Reset),
+                    ("reset-idle", EstablishedPolicy::ResetIdle),
                 ],
-                &["reset-idle"],
+                &[],
                 report,
             )
             .unwrap_or_default(),

@@ -81,6 +81,10 @@ pub struct MemoryState {
     pub flows: BTreeMap<String, Vec<ListedFlow>>,
     /// Slots whose flows were reset, in order.
     pub resets: Vec<(String, Slot)>,
+    /// Slots whose silent flows were reset, in order.
+    pub idle_resets: Vec<(String, Slot)>,
+    /// Live flows that are silent.
+    pub silent: BTreeMap<BackendKey, u64>,
     /// Slots whose flows were reset again, in order.
     pub resets_again: Vec<(String, Slot)>,
     /// How often something was to be retired.
@@ -347,6 +351,30 @@ impl FlowTable for MemoryDataplane {
             state.live.retain(|(name, of, _), live| {
                 let is_meant = name == service && *of == slot;
                 count += if is_meant { *live } else { 0 };
+                !is_meant
+            });
+            count
+        })
+    }
+
+    fn reset_idle(
+        &self,
+        service: &str,
+        slot: Slot,
+        _silence: std::time::Duration,
+    ) -> Result<u64, DataplaneError> {
+        self.attempt(Operation::Reset, |state| {
+            state.idle_resets.push((service.to_owned(), slot));
+            let mut count = 0;
+            let MemoryState { live, silent, .. } = state;
+            silent.retain(|key, silent| {
+                let is_meant = key.0 == service && key.1 == slot;
+                if is_meant {
+                    count += *silent;
+                    if let Some(live) = live.get_mut(key) {
+                        *live = live.saturating_sub(*silent);
+                    }
+                }
                 !is_meant
             });
             count

@@ -337,6 +337,22 @@ pub trait FlowTable: Send + Sync {
     /// If the kernel does not answer.
     fn reset(&self, service: &str, slot: Slot) -> Result<u64, DataplaneError>;
 
+    /// Resets those live flows of a slot that nobody has spoken on for a time. Gives how many.
+    ///
+    /// On the nat plane that is the time since the last packet. On the socket plane it is the time since
+    /// data was sent or received, and nothing may be under way: no data unread by the application
+    /// or unacknowledged by the client, and the last word was the application's, so that no request
+    /// is open.
+    ///
+    /// # Errors
+    /// If the kernel does not answer.
+    fn reset_idle(
+        &self,
+        service: &str,
+        slot: Slot,
+        silence: std::time::Duration,
+    ) -> Result<u64, DataplaneError>;
+
     /// Sends resets again, with the numbers that the ends have acknowledged meanwhile, to the flows
     /// of a slot that were reset: one that was busy may not have believed the first.
     ///

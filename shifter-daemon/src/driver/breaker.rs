@@ -76,8 +76,14 @@ impl Driver {
             before_bp: effective_bp(word.with_weight_bp(trip.weight_bp)),
             took_ns: trip.flipped_ns.saturating_sub(trip.decided_ns),
         });
-        if policy == EstablishedPolicy::Reset && self.rollouts.under_way(name).is_none() {
-            rollback::reset_beside(self.flow_table(), name.to_owned(), canary);
+        match policy {
+            EstablishedPolicy::Drain => {}
+            // A rollout that is under way does it itself.
+            EstablishedPolicy::Reset if self.rollouts.under_way(name).is_some() => {}
+            EstablishedPolicy::Reset => {
+                rollback::reset_beside(self.flow_table(), name.to_owned(), canary);
+            }
+            EstablishedPolicy::ResetIdle => self.reset_when_idle(name, canary),
         }
         self.tell_news(name, Event::Tripped);
     }

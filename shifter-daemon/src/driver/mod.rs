@@ -10,6 +10,7 @@ mod drain;
 mod events;
 mod handle;
 mod history;
+mod idle;
 mod inbox;
 mod listeners;
 mod outliers;
@@ -95,6 +96,8 @@ pub struct Driver {
     tripped: std::collections::BTreeSet<String>,
     /// The last rollout of each service.
     rollouts: rollout::Rollouts,
+    /// Services whose canary's connections are reset as they fall silent.
+    silencing: BTreeMap<String, idle::Silencing>,
     /// Ways around shifter that are in force.
     ways: Vec<crate::bypass::Bypass>,
     /// When the probing of a backend was begun anew: what was answered before does not count.
@@ -137,6 +140,7 @@ impl Driver {
             words: BTreeMap::new(),
             tripped: std::collections::BTreeSet::new(),
             rollouts: rollout::Rollouts::new(),
+            silencing: BTreeMap::new(),
             ways: Vec::new(),
             restarted: BTreeMap::new(),
             last_version_id: 0,
@@ -175,6 +179,7 @@ impl Driver {
                 Input::Look => {
                     self.look_for_trips(breaker::LearntFrom::Look);
                     self.count_for_rollouts(&swept_tx);
+                    self.reset_silent();
                     self.look_for_outliers(Instant::now().into_std());
                 }
                 Input::Tick => {

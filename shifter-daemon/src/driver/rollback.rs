@@ -37,6 +37,9 @@ impl Driver {
             Ok((canary, EstablishedPolicy::Reset, changed)) => {
                 self.reset_flows(canary, changed, reply);
             }
+            Ok((canary, EstablishedPolicy::ResetIdle, changed)) => {
+                self.answer_reset_when_idle(canary, changed, reply);
+            }
         }
     }
 
@@ -68,12 +71,8 @@ impl Driver {
 
     /// New flows go elsewhere already; the old ones are reset beside the loop.
     fn reset_flows(&self, canary: Slot, mut changed: Changed, reply: Answer) {
-        if self.in_force_bp(&changed.service) > 0 {
-            // Its clients would come back to where they are.
-            changed.notes.push(format!(
-                "slot {canary} takes the new flows all the same, so its open connections were not \
-                 reset"
-            ));
+        if let Some(note) = self.keeps_flows(&changed.service, canary) {
+            changed.notes.push(note);
             return send(reply, Ok(Reply::Changed(changed)));
         }
         let table = self.flow_table();
@@ -96,6 +95,18 @@ impl Driver {
             send(reply, Ok(Reply::Changed(changed)));
             again.spawn(reset_again(table, service, canary));
         });
+    }
+}
+
+impl Driver {
+    /// Why the flows of a slot must not be reset: their clients would come back to where they are.
+    pub(super) fn keeps_flows(&self, service: &str, slot: Slot) -> Option<String> {
+        (self.in_force_bp(service) > 0).then(|| {
+            format!(
+                "slot {slot} takes the new flows all the same, so its open connections were not \
+                 reset"
+            )
+        })
     }
 }
 

@@ -42,6 +42,8 @@ pub struct Listener {
     pub queue_count: u32,
     /// How many may wait.
     pub queue_capacity_count: u32,
+    /// Whether it is the TCP side of an MPTCP socket. The kernel tells with CAP_NET_ADMIN only.
+    pub is_mptcp: bool,
     /// The version it belongs to, if that was asked for and it has one.
     pub tag: Option<SocketTag>,
 }
@@ -67,6 +69,10 @@ pub struct Tagged {
     pub sent_ago_ms: u32,
     /// Time since data was received, milliseconds.
     pub received_ago_ms: u32,
+    /// Segments with data that were sent.
+    pub data_sent_count: u32,
+    /// Segments with data that were received.
+    pub data_received_count: u32,
 }
 
 /// A question to the kernel about sockets.

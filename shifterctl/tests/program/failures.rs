@@ -272,7 +272,7 @@ fn a_command_line_that_is_wrong() {
         (
             &["rollback", "orders", "--established", "kill"],
             "error: invalid value 'kill' for '--established <POLICY>'
-             [possible values: drain, reset]
+             [possible values: drain, reset, reset-idle]
              help: shifterctl --help"
                 .into(),
         ),

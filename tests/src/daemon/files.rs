@@ -218,6 +218,7 @@ pub fn service_toml(service: &ServiceSpec) -> String {
     let established = match service.rollback_established {
         EstablishedPolicy::Drain => "drain",
         EstablishedPolicy::Reset => "reset",
+        EstablishedPolicy::ResetIdle => "reset-idle",
     };
     let _ = write!(
         text,

@@ -25,6 +25,7 @@ mod readiness;
 mod rollback;
 mod services;
 mod shares;
+mod silence;
 mod tables;
 mod targets;
 mod transfer;

@@ -15,5 +15,6 @@ mod handshake;
 mod planes;
 mod reload;
 mod shares;
+mod silence;
 mod strangers;
 mod tenants;

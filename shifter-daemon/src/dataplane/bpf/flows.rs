@@ -7,7 +7,7 @@ use std::{
         Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use aya::{
@@ -340,6 +340,62 @@ impl BpfFlowTable {
             .collect())
     }
 
+    /// Resets the live flows of a slot that have been silent for a time.
+    fn reset_meant(
+        &self,
+        service: &str,
+        slot: Slot,
+        silence: Duration,
+    ) -> Result<u64, DataplaneError> {
+        let silence_ms = silence.as_millis().min(u128::from(u32::MAX)) as u32;
+        let flows = self.nat_flows(service)?;
+        let mut resetter = Resetter::open()?;
+        let mut reset_count = 0;
+        for flow in flows {
+            let is_busy = Phase::from_u32(flow.entry.phase).is_some_and(Phase::is_busy);
+            if !is_busy || flow.entry.slot() != slot || flow.idle_ms < u64::from(silence_ms) {
+                continue;
+            }
+            if flow.key.protocol == protocol::UDP {
+                // UDP has no reset: the next datagram of a flow that nobody knows selects again.
+                reset_count += u64::from(self.forget(&flow.key));
+                continue;
+            }
+            // From here on every packet of the flow becomes a RST; an idle flow has none, so both
+            // ends are told. The entry is read once more, because the packets that came since the
+            // table was read have moved its numbers.
+            const BPF_EXIST: u64 = 2;
+            let mut writer = self.writer();
+            let Ok(entry) = writer.flows.get(&flow.key, 0) else {
+                continue;
+            };
+            if silence_ms > 0 && entry.last_seen_ticks != flow.entry.last_seen_ticks {
+                // Somebody has spoken meanwhile.
+                continue;
+            }
+            let aborted = FlowEntry {
+                phase: Phase::Aborted as u32,
+                ..entry
+            };
+            if writer.flows.insert(flow.key, aborted, BPF_EXIST).is_err() {
+                // It ended meanwhile.
+                continue;
+            }
+            drop(writer);
+            reset_count += 1;
+            resetter.reset(&ListedFlow { entry, ..flow });
+        }
+        if let (Some(sockets), Some(index)) = (
+            self.sockets.get(),
+            self.writer().names.get(service).copied(),
+        ) {
+            reset_count += sockets.reset(index, slot, |connection| {
+                silence_ms == 0 || connection.is_idle(silence_ms)
+            })?;
+        }
+        Ok(reset_count)
+    }
+
     /// The flows of both planes: the flow table's, swept if asked, and the
     /// tagged sockets.
     fn walk_all(&self, is_sweep: bool) -> Result<Census, DataplaneError> {
@@ -396,46 +452,16 @@ impl FlowTable for BpfFlowTable {
     }
 
     fn reset(&self, service: &str, slot: Slot) -> Result<u64, DataplaneError> {
-        let flows = self.nat_flows(service)?;
-        let mut resetter = Resetter::open()?;
-        let mut reset_count = 0;
-        for flow in flows {
-            let is_busy = Phase::from_u32(flow.entry.phase).is_some_and(Phase::is_busy);
-            if !is_busy || flow.entry.slot() != slot {
-                continue;
-            }
-            if flow.key.protocol == protocol::UDP {
-                // UDP has no reset: the next datagram of a flow that nobody knows selects again.
-                reset_count += u64::from(self.forget(&flow.key));
-                continue;
-            }
-            // From here on every packet of the flow becomes a RST; an idle flow has none, so both
-            // ends are told. The entry is read once more, because the packets that came since the
-            // table was read have moved its numbers.
-            const BPF_EXIST: u64 = 2;
-            let mut writer = self.writer();
-            let Ok(entry) = writer.flows.get(&flow.key, 0) else {
-                continue;
-            };
-            let aborted = FlowEntry {
-                phase: Phase::Aborted as u32,
-                ..entry
-            };
-            if writer.flows.insert(flow.key, aborted, BPF_EXIST).is_err() {
-                // It ended meanwhile.
-                continue;
-            }
-            drop(writer);
-            reset_count += 1;
-            resetter.reset(&ListedFlow { entry, ..flow });
-        }
-        if let (Some(sockets), Some(index)) = (
-            self.sockets.get(),
-            self.writer().names.get(service).copied(),
-        ) {
-            reset_count += sockets.reset(index, slot, |_| true)?;
-        }
-        Ok(reset_count)
+        self.reset_meant(service, slot, Duration::ZERO)
+    }
+
+    fn reset_idle(
+        &self,
+        service: &str,
+        slot: Slot,
+        silence: Duration,
+    ) -> Result<u64, DataplaneError> {
+        self.reset_meant(service, slot, silence)
     }
 
     fn reset_again(&self, service: &str, slot: Slot) -> Result<(), DataplaneError> {

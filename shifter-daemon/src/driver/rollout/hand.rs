@@ -1,6 +1,6 @@
 //! The engine's hand: what it wants kept and done.
 
-use shifter_common::steering::Slot;
+use shifter_common::{steering::Slot, wire::EstablishedPolicy};
 use tokio::task::spawn_blocking;
 
 use super::super::{
@@ -21,6 +21,8 @@ pub struct Hand<'a> {
     next: Option<Wanted>,
     parts: RolloutParts,
     is_undo: bool,
+    /// What becomes of its connections if it goes back.
+    established: EstablishedPolicy,
     /// What gave the share, as status shows it.
     weight_by: String,
 }
@@ -40,6 +42,7 @@ impl<'a> Hand<'a> {
             by,
             next,
             weight_by: format!("the rollout of {}", parts.version),
+            established: rollout.plan().plan().established,
             is_undo: rollout.plan().plan().kind == PlanKind::Undo,
             parts,
         }
@@ -65,6 +68,9 @@ impl<'a> Hand<'a> {
             self.driver.rollouts.note_latch(self.service, true);
         }
         self.driver.tripped.insert(self.service.to_owned());
+        if self.established == EstablishedPolicy::ResetIdle {
+            self.driver.reset_when_idle(self.service, self.parts.canary);
+        }
         Ok(())
     }
 

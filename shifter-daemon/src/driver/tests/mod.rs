@@ -15,6 +15,7 @@ mod rollbacks;
 mod rollouts;
 mod session;
 mod showing;
+mod silences;
 mod starting;
 mod sweeping;
 mod trips;

@@ -136,7 +136,7 @@ impl Session {
     ///
     /// Requests: see [`request`]; `hangup` is what SIGHUP does.
     /// The world: `ready SERVICE SLOT ADDR`, `fails SERVICE SLOT ADDR WHY`, `write NAME TEXT`,
-    /// `remove NAME`, `live SERVICE SLOT ADDR COUNT`,
+    /// `remove NAME`, `live SERVICE SLOT ADDR COUNT`, `silent SERVICE SLOT ADDR COUNT`,
     /// `ends SERVICE SLOT ADDR OK REFUSED RESET` (flows that end), `pass SECONDS`, `refuse [WHY]`, `lock`, `unlock`.
     /// `trip SERVICE` (the kernel takes the canary out of traffic), `told` (and says so).
     /// Looking: `plan SERVICE`, `record SERVICE`, `event`, `rollout SERVICE`, `phase SERVICE`, `audit` (since the
@@ -195,6 +195,13 @@ impl Session {
                 let key = (name.to_owned(), slot, addr);
                 let count = count.parse().expect("a count");
                 self.dataplane.with(|state| state.live.insert(key, count));
+            }
+            "silent" => {
+                let (backend, count) = argument.rsplit_once(' ').expect("a count");
+                let (slot, addr) = place(backend);
+                let key = (name.to_owned(), slot, addr);
+                let count = count.parse().expect("a count");
+                self.dataplane.with(|state| state.silent.insert(key, count));
             }
             "ends" => {
                 let words: Vec<&str> = argument.split(' ').collect();
@@ -417,7 +424,7 @@ pub fn write(dir: &TempDir, name: &str, text: &str) {
     fs::write(dir.path().join("services.d").join(name), text).expect("a writable directory");
 }
 
-/// `weight SERVICE BP`, `rollback SERVICE [drain|reset]`, `drain SERVICE SLOT`,
+/// `weight SERVICE BP`, `rollback SERVICE [drain|reset|reset-idle]`, `drain SERVICE SLOT`,
 /// `undrain SERVICE SLOT`, `apply`, `detach [force]`, `status`, `show SERVICE`, `flows SERVICE`.
 fn request(verb: &str, name: &str, argument: &str) -> Option<Request> {
     let service = name.to_owned();
@@ -430,6 +437,7 @@ fn request(verb: &str, name: &str, argument: &str) -> Option<Request> {
             let established = match argument {
                 "drain" => Some(EstablishedPolicy::Drain),
                 "reset" => Some(EstablishedPolicy::Reset),
+                "reset-idle" => Some(EstablishedPolicy::ResetIdle),
                 _ => None,
             };
             Request::Rollback(service, Rollback { established })

@@ -63,7 +63,8 @@ impl Rollout {
             RestoreStage::Resetting => {
                 let is_wanted = match self.spec().established {
                     EstablishedPolicy::Reset => cause != Cause::Rehearsal,
-                    EstablishedPolicy::Drain => false,
+                    // Whoever falls silent is reset beside the rollout, which does not wait for it.
+                    EstablishedPolicy::Drain | EstablishedPolicy::ResetIdle => false,
                 };
                 // Without the old version its clients would come back to where they are.
                 if is_wanted && self.is_baseline_ready == Some(true) {

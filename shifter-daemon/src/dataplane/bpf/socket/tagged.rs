@@ -46,6 +46,22 @@ impl Connection {
     }
 }
 
+impl Connection {
+    /// Whether nobody has spoken on it for a time and no request is open: nothing is unread by the
+    /// application or unacknowledged by the client, and the last word was the application's, or none
+    /// was ever spoken. The kernel notes times by its tick, up to ten milliseconds: a request that
+    /// came within the tick of the answer before cannot be told from none, but for the first.
+    pub fn is_idle(&self, silence_ms: u32) -> bool {
+        let socket = &self.socket;
+        let is_first_open = socket.data_sent_count == 0 && socket.data_received_count > 0;
+        !is_first_open
+            && socket.unread_bytes == 0
+            && socket.unacknowledged_bytes == 0
+            && socket.sent_ago_ms >= silence_ms
+            && socket.received_ago_ms >= socket.sent_ago_ms
+    }
+}
+
 impl TaggedSockets {
     /// Opens what is pinned, with handles of its own.
     ///
@@ -180,4 +196,58 @@ fn listed(connection: &Connection) -> ListedFlow {
 
 fn diag() -> Result<SockDiag, DataplaneError> {
     SockDiag::open().map_err(|errno| DataplaneError::kernel("opening sock_diag", errno))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_is_idle_when_nothing_is_under_way() {
+        // Unread, unacknowledged, sent and received so long ago, segments sent and received; whether
+        // that is idle for 5 s.
+        let rows = [
+            ([0, 0, 5_000, 5_000, 1, 1], true),
+            ([0, 0, 6_000, 60_000, 9, 2], true),
+            // Nobody has ever spoken, or the application alone.
+            ([0, 0, 6_000, 6_000, 0, 0], true),
+            ([0, 0, 6_000, 7_000, 1, 0], true),
+            ([0, 0, 4_999, 5_000, 1, 1], false),
+            ([0, 0, 60_000, 4_999, 1, 1], false),
+            // The application has not answered yet; the last one within the tick of the handshake.
+            ([0, 0, 60_000, 6_000, 1, 2], false),
+            ([0, 0, 6_000, 6_000, 0, 1], false),
+            // It has not read the request yet, or the answer has not arrived.
+            ([1, 0, 6_000, 6_000, 1, 1], false),
+            ([0, 1, 6_000, 6_000, 1, 1], false),
+        ];
+        for (row, is_idle) in rows {
+            let [
+                unread_bytes,
+                unacknowledged_bytes,
+                sent_ago_ms,
+                received_ago_ms,
+                data_sent_count,
+                data_received_count,
+            ] = row;
+            let addr = "10.0.0.10:80".parse().expect("an address");
+            let connection = Connection {
+                socket: Tagged {
+                    local: addr,
+                    remote: addr,
+                    state: 1,
+                    cookie: 1,
+                    tag: Default::default(),
+                    unread_bytes,
+                    unacknowledged_bytes,
+                    sent_ago_ms,
+                    received_ago_ms,
+                    data_sent_count,
+                    data_received_count,
+                },
+                backend: BackendEntry::default(),
+            };
+            assert_eq!(connection.is_idle(5_000), is_idle, "{row:?}");
+        }
+    }
 }
