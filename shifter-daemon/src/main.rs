@@ -2,7 +2,6 @@
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
-    net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
@@ -17,7 +16,7 @@ use shifter_daemon::{
     doctor,
     driver::{Driver, DriverHandle, Request},
     metrics,
-    model::NodeSpec,
+    model::{NodeSpec, ServiceSpec},
     probe::Prober,
     state::StateFile,
 };
@@ -136,19 +135,10 @@ fn examine(config: &Path, json: bool) -> anyhow::Result<ExitCode> {
     let services = node
         .as_ref()
         .map(|node| config_files::load_services(&node.services_dir).services);
-    let backends: Option<Vec<SocketAddr>> = services.as_ref().map(|services| {
-        let slots = services.values().flat_map(|service| &service.slots);
-        slots
-            .flat_map(|slot| &slot.backends)
-            .map(|backend| backend.addr)
-            .collect()
-    });
-    let vips: Vec<SocketAddr> = services
-        .iter()
-        .flat_map(|services| services.values())
-        .flat_map(|service| service.vips.clone())
-        .collect();
-    let report = doctor::run_for(node.as_ref(), backends.as_deref(), &vips);
+    let services: Option<Vec<&ServiceSpec>> = services
+        .as_ref()
+        .map(|services| services.values().collect());
+    let report = doctor::run_for(node.as_ref(), services.as_deref());
     let text = if json {
         report.to_json().context("writing the report")?
     } else {

@@ -60,6 +60,23 @@ pub struct Facts {
     pub local_clients: LocalClientsSpec,
     /// Addresses of the host's interfaces.
     pub local_addresses: BTreeSet<IpAddr>,
+    /// The services that are steered to listening sockets, as far as they are known.
+    pub socket_services: Vec<SocketService>,
+    /// Where MPTCP sockets listen.
+    pub mptcp_listeners: BTreeSet<SocketAddr>,
+    /// Maps of `SO_REUSEPORT` groups that applications have made.
+    pub reuseport_maps_count: usize,
+}
+
+/// A service that is steered to listening sockets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SocketService {
+    /// Name.
+    pub name: String,
+    /// Addresses clients connect to.
+    pub vips: Vec<SocketAddr>,
+    /// Where its versions listen.
+    pub backends: Vec<SocketAddr>,
 }
 
 /// An interface of the node file.
@@ -169,5 +186,8 @@ pub(super) fn healthy() -> Facts {
         netfilter: Netfilter::Rules(Vec::new()),
         local_clients: LocalClientsSpec::Auto,
         local_addresses: [IpAddr::from([10, 0, 0, 1])].into(),
+        socket_services: Vec::new(),
+        mptcp_listeners: BTreeSet::new(),
+        reuseport_maps_count: 0,
     }
 }

@@ -7,6 +7,7 @@ use std::{
     path::Path,
 };
 
+use aya::maps::MapType;
 use nix::{
     ifaddrs::getifaddrs,
     sys::{
@@ -16,12 +17,15 @@ use nix::{
 };
 
 use super::{
-    facts::{BpffsState, Facts, InterfaceFacts},
+    facts::{BpffsState, Facts, InterfaceFacts, SocketService},
     feature::Feature,
     interface, netfilter,
     pins::pinned_programs,
 };
-use crate::model::{InterfaceSpec, LocalClientsSpec, NodeSpec};
+use crate::{
+    model::{InterfaceSpec, LocalClientsSpec, NodeSpec},
+    sock_diag::SockDiag,
+};
 
 /// Where bpffs lies unless a node file says otherwise.
 const BPFFS: &str = "/sys/fs/bpf";
@@ -31,6 +35,7 @@ pub fn gather(
     node: Option<&NodeSpec>,
     backends: Option<&[SocketAddr]>,
     vips: &[SocketAddr],
+    socket_services: Vec<SocketService>,
 ) -> Facts {
     let bpffs = node.map_or_else(|| BPFFS.into(), |node| node.bpffs.clone());
     let release = uname()
@@ -61,7 +66,35 @@ pub fn gather(
         vips: vips.to_vec(),
         netfilter: netfilter::gather(),
         local_addresses: local_addresses(),
+        mptcp_listeners: if socket_services.is_empty() {
+            BTreeSet::new()
+        } else {
+            mptcp_listeners()
+        },
+        reuseport_maps_count: if socket_services.is_empty() {
+            0
+        } else {
+            reuseport_maps_count()
+        },
+        socket_services,
     }
+}
+
+/// Where MPTCP sockets listen; empty if the kernel does not say.
+pub(super) fn mptcp_listeners() -> BTreeSet<SocketAddr> {
+    let found = SockDiag::open().and_then(|diag| diag.listeners(None));
+    let found = found.unwrap_or_default().into_iter();
+    found
+        .filter(|listener| listener.is_mptcp)
+        .map(|listener| listener.local)
+        .collect()
+}
+
+/// How many maps of `SO_REUSEPORT` groups there are; 0 if the kernel does not say.
+pub(super) fn reuseport_maps_count() -> usize {
+    let maps = aya::maps::loaded_maps().filter_map(Result::ok);
+    maps.filter(|map| matches!(map.map_type(), Ok(MapType::ReuseportSockArray)))
+        .count()
 }
 
 /// Addresses of the host's interfaces, in the caller's network namespace. Empty if the kernel does
@@ -198,7 +231,7 @@ mod tests {
             sizes: SizeSpec::default(),
             idle: Default::default(),
         };
-        let facts = gather(Some(&node), None, &[]);
+        let facts = gather(Some(&node), None, &[], Vec::new());
         assert_eq!(facts.bpffs_state, BpffsState::Other);
         assert!(facts.local_addresses.iter().any(IpAddr::is_loopback));
         let interfaces = facts.interfaces.unwrap_or_default();
@@ -213,6 +246,6 @@ mod tests {
             })
             .collect();
         assert_eq!(found, [(true, true, true), (false, false, false)]);
-        assert!(gather(None, None, &[]).interfaces.is_none());
+        assert!(gather(None, None, &[], Vec::new()).interfaces.is_none());
     }
 }

@@ -199,3 +199,42 @@ fn pins_tell_own_programs_from_foreign_ones() {
         }
     });
 }
+
+/// The kernel tells an MPTCP listener from others, and a map of listeners from none.
+#[test]
+fn what_cannot_be_steered_to_is_found() {
+    use std::net::{SocketAddr, TcpListener};
+    use std::os::fd::{FromRawFd as _, OwnedFd};
+
+    use nix::libc;
+
+    in_namespace(|| {
+        ip("link set lo up");
+        let plain = TcpListener::bind("127.0.0.1:81").expect("a listener");
+        let mptcp = {
+            // SAFETY: plain numbers; the descriptor is ours alone.
+            let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM, 262) };
+            assert!(fd >= 0, "a kernel with MPTCP");
+            // SAFETY: as above.
+            let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+            let at = nix::sys::socket::SockaddrIn::new(127, 0, 0, 1, 82);
+            nix::sys::socket::bind(fd, &at).expect("a free port");
+            let backlog = nix::sys::socket::Backlog::new(8).expect("a number");
+            nix::sys::socket::listen(&socket, backlog).expect("listens");
+            TcpListener::from(socket)
+        };
+        let before = super::gather::reuseport_maps_count();
+        let map = bpf::create_map(&MapSpec {
+            map_type: 20,
+            key_len_bytes: 4,
+            value_len_bytes: 8,
+            max_entries: 1,
+            flags: 0,
+        })
+        .expect("a map of listeners");
+        assert!(super::gather::reuseport_maps_count() > before);
+        let at: SocketAddr = "127.0.0.1:82".parse().expect("an address");
+        assert_eq!(super::gather::mptcp_listeners(), [at].into());
+        drop((plain, mptcp, map));
+    });
+}

@@ -17,6 +17,8 @@ const ID_AT: usize = 4;
 
 const INET_DIAG_INFO: u16 = 2;
 const INET_DIAG_SKV6ONLY: u16 = 11;
+const INET_DIAG_ULP_INFO: u16 = 19;
+const INET_ULP_INFO_NAME: u16 = 1;
 const INET_DIAG_SK_BPF_STORAGES: u16 = 20;
 const INET_DIAG_REQ_SK_BPF_STORAGES: u16 = 2;
 const SK_DIAG_BPF_STORAGE_REQ_MAP_FD: u16 = 1;
@@ -48,7 +50,8 @@ impl Query {
         Self {
             family,
             states: 1 << TCP_LISTEN,
-            extensions: 0,
+            // With it comes the name of the upper layer.
+            extensions: 1 << (INET_DIAG_INFO - 1),
             storage,
         }
     }
@@ -179,6 +182,7 @@ pub fn listener(body: &[u8]) -> Option<Listener> {
         cookie: cookie(body)?,
         queue_count: u32_at(body, 56)?,
         queue_capacity_count: u32_at(body, 60)?,
+        is_mptcp: upper_layer(body.get(MSG_LEN_BYTES..)?) == Some(b"mptcp"),
         tag: tag_of(body.get(MSG_LEN_BYTES..)?),
     })
 }
@@ -202,6 +206,13 @@ pub fn tagged(body: &[u8]) -> Option<Tagged> {
         data_sent_count: u32_at(info, 156).unwrap_or(0),
         data_received_count: u32_at(info, 152).unwrap_or(0),
     })
+}
+
+/// Name of the protocol between the socket and its application, if there is one.
+fn upper_layer(attributes: &[u8]) -> Option<&[u8]> {
+    let info = attribute(attributes, INET_DIAG_ULP_INFO)?;
+    let name = attribute(info, INET_ULP_INFO_NAME)?;
+    Some(name.strip_suffix(b"\0").unwrap_or(name))
 }
 
 /// The tag among a socket's attributes.
@@ -301,9 +312,17 @@ mod tests {
                 cookie: (1 << 32) | 7,
                 queue_count: 3,
                 queue_capacity_count: 128,
+                is_mptcp: false,
                 tag: None,
             }
         );
+        for (name, is_mptcp) in [(&b"mptcp\0"[..], true), (b"tls\0", false)] {
+            let (mut info, mut attributes) = (Vec::new(), Vec::new());
+            push(&mut info, INET_ULP_INFO_NAME, name);
+            push(&mut attributes, INET_DIAG_ULP_INFO | NLA_F_NESTED, &info);
+            let read = listener(&socket(libc::AF_INET, 10, &attributes));
+            assert_eq!(read.expect("a listener").is_mptcp, is_mptcp);
+        }
         let value: Vec<u8> = [5_u32, 9, 1, 1, 2, 2]
             .iter()
             .flat_map(|word| word.to_ne_bytes())

@@ -42,6 +42,8 @@ pub struct Listener {
     pub queue_count: u32,
     /// How many may wait.
     pub queue_capacity_count: u32,
+    /// Whether it is the TCP side of an MPTCP socket. The kernel tells with CAP_NET_ADMIN only.
+    pub is_mptcp: bool,
     /// The version it belongs to, if that was asked for and it has one.
     pub tag: Option<SocketTag>,
 }

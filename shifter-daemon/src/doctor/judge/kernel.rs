@@ -217,6 +217,11 @@ fn bpffs(facts: &Facts) -> Check {
 fn cgroup2(facts: &Facts) -> Check {
     let why = "connections of the host itself to a VIP are steered from there";
     let mount = "mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified";
+    if let (None, Some(service)) = (&facts.cgroup2, facts.socket_services.first()) {
+        let found = format!("not mounted, and {} is on the socket plane", service.name);
+        let why = "the kernel tells from there who listens";
+        return Check::ok("cgroup v2", found, why).fail(mount);
+    }
     match (&facts.cgroup2, facts.local_clients) {
         (_, LocalClientsSpec::Off) => Check::ok(
             "cgroup v2",

@@ -4,6 +4,7 @@ mod interface;
 mod kernel;
 mod netfilter;
 mod network;
+mod socket;
 
 use super::{Facts, Report};
 
@@ -16,6 +17,7 @@ pub fn judge(facts: &Facts) -> Report {
     checks.extend(network::checks(facts));
     checks.extend(netfilter::checks(facts));
     checks.extend(interface::checks(facts));
+    checks.extend(socket::checks(facts));
     Report { checks }
 }
 
