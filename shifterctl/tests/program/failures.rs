@@ -298,14 +298,14 @@ fn a_command_line_that_is_wrong() {
         (
             &["stauts"],
             "error: unrecognized subcommand 'stauts'
-             tip: a similar subcommand exists: 'status'
+             tip: some similar subcommands exist: 'audit', 'status'
              Usage: shifterctl [OPTIONS] <COMMAND>
              help: shifterctl --help"
                 .into(),
         ),
         (
             &["status", "-o", "yaml"],
-            "error: invalid value 'yaml' for '--output <FORMAT>' [possible values: table, json]
+            "error: invalid value 'yaml' for '--output <FORMAT>' [possible values: table, json, markdown]
              help: shifterctl --help"
                 .into(),
         ),
