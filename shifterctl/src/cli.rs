@@ -25,7 +25,8 @@ Exit codes:
 #[derive(Debug, Parser)]
 #[command(name = "shifterctl", version, about, after_help = EXIT_CODES, max_term_width = 80)]
 pub struct Arguments {
-    /// What is printed: a table for people, or the control API's JSON
+    /// What is printed: a table for people, the control API's JSON, or Markdown
+    /// (`history --record` only)
     #[arg(short, long, global = true, value_enum, default_value_t = Output::Table)]
     #[arg(value_name = "FORMAT")]
     pub output: Output,
@@ -52,6 +53,8 @@ pub enum Output {
     Table,
     /// The wire types of the control API.
     Json,
+    /// A document.
+    Markdown,
 }
 
 /// What to do.
@@ -220,6 +223,21 @@ pub enum Command {
         version: String,
     },
 
+    /// Show the revisions and rollouts of a service, or one rollout
+    History {
+        /// Name of the service
+        #[arg(value_parser = service)]
+        service: String,
+        /// The record of this rollout, as the audit tells it
+        #[arg(long, value_name = "ID")]
+        #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+        record: Option<u64>,
+    },
+
+    /// Show, verify or export who did what
+    #[command(subcommand)]
+    Audit(Audit),
+
     /// Check the files, as shifterd does at its start
     Lint {
         /// Node files [default: the installed one]
@@ -245,6 +263,44 @@ pub enum Command {
     Completion {
         /// The shell
         shell: Shell,
+    },
+}
+
+/// `audit`
+#[derive(Clone, Debug, Subcommand)]
+pub enum Audit {
+    /// Show records, oldest first
+    Show {
+        /// Only those of this service
+        #[arg(value_parser = service)]
+        service: Option<String>,
+        /// Those that follow this record [default: the newest]
+        #[arg(long, value_name = "SEQ")]
+        after: Option<u64>,
+        /// Records shown at most
+        #[arg(long, default_value_t = 20, value_name = "N")]
+        #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000))]
+        limit: u32,
+    },
+
+    /// Follow the chain of hashes, and name the first record that breaks it
+    Verify {
+        /// Records that were exported; no daemon is asked; - for standard input
+        #[arg(long, value_name = "PATH")]
+        file: Option<PathBuf>,
+        /// Hold it against the seals in the journal of this host
+        #[arg(long)]
+        journal: bool,
+        /// Hold it against the seals in a log of shifterd
+        #[arg(long, value_name = "PATH", conflicts_with = "journal")]
+        journal_file: Option<PathBuf>,
+    },
+
+    /// Print all records, one a line, as they were written
+    Export {
+        /// Those that follow this record [default: all]
+        #[arg(long, value_name = "SEQ")]
+        after: Option<u64>,
     },
 }
 
@@ -295,6 +351,30 @@ pub struct Steps(pub Vec<StartStep>);
 
 fn steps(text: &str) -> Result<Steps, String> {
     crate::steps::parse(text).map(Steps)
+}
+
+impl Arguments {
+    /// What clap cannot check.
+    ///
+    /// # Errors
+    /// If a format is asked for that the command has not.
+    pub fn checked(self) -> Result<Self, clap::Error> {
+        let has_document = matches!(
+            self.command,
+            Command::History {
+                record: Some(_),
+                ..
+            }
+        );
+        if self.output == Output::Markdown && !has_document {
+            return Err(clap::Error::raw(
+                ErrorKind::ArgumentConflict,
+                "Markdown is for the record of a rollout\nhelp: shifterctl history SERVICE --record ID \
+                 -o markdown",
+            ));
+        }
+        Ok(self)
+    }
 }
 
 fn service(text: &str) -> Result<String, String> {
@@ -393,6 +473,30 @@ mod tests {
         assert!(texts.len() > 10);
         for line in texts.iter().flat_map(|text| text.lines()) {
             assert!(line.chars().count() <= 80, "{line}");
+        }
+    }
+
+    #[test]
+    fn markdown_is_for_one_rollout() {
+        let rows: &[(&[&str], bool)] = &[
+            (&["history", "orders", "--record", "4"], true),
+            (&["history", "orders"], false),
+            (&["status"], false),
+        ];
+        for (command, is_right) in rows {
+            let row = ["shifterctl", "-o", "markdown"].iter().chain(*command);
+            let parsed = Arguments::try_parse_from(row).and_then(Arguments::checked);
+            assert_eq!(parsed.is_ok(), *is_right, "{command:?}");
+            if let Err(error) = parsed {
+                let text = with_help(&error.render().to_string());
+                assert!(
+                    text.contains(
+                        "Markdown is for the record of a rollout\nhelp: shifterctl history SERVICE \
+                         --record ID -o markdown"
+                    ),
+                    "{text}"
+                );
+            }
         }
     }
 

@@ -61,6 +61,32 @@ impl Client {
         self.ask(Method::POST, path, Some(body)).await
     }
 
+    /// `GET path`: the answer as it was sent.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub async fn get_text(&self, path: &str) -> Result<String, Failure> {
+        let exchange = self.exchange(Method::GET, path, None);
+        let (status, bytes) = timeout(self.within, exchange)
+            .await
+            .map_err(|_| Failure::Timeout(self.within))??;
+        if !status.is_success() {
+            return self
+                .read::<serde::de::IgnoredAny>(status, &bytes)
+                .and_then(|_| Err(self.strange(format!("HTTP {}", status.as_u16()))));
+        }
+        String::from_utf8(bytes.into()).map_err(|error| self.strange(error.to_string()))
+    }
+
+    /// A value that came in a text; what it should have been if it is not that.
+    pub fn read_record<T: DeserializeOwned + Default>(&self, text: &str) -> T {
+        let mut value: Value = serde_json::from_str(text).unwrap_or_default();
+        if self.for_terminal {
+            clean(&mut value);
+        }
+        serde_json::from_value(value).unwrap_or_default()
+    }
+
     async fn ask<T: DeserializeOwned>(
         &self,
         method: Method,
@@ -138,7 +164,8 @@ impl Client {
         }
     }
 
-    fn strange(&self, what: String) -> Failure {
+    /// Something that no shifterd sends.
+    pub fn strange(&self, what: String) -> Failure {
         Failure::Strange {
             socket: self.socket.clone(),
             what,

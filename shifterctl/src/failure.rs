@@ -98,6 +98,17 @@ pub enum Failure {
         /// What is strange.
         what: String,
     },
+    /// The audit is not what was written.
+    #[error("the audit is broken: {0}")]
+    AuditBroken(String),
+    /// A file cannot be read.
+    #[error("cannot read {}: {error}", .path.display())]
+    NoFile {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel says.
+        error: io::Error,
+    },
     /// `lint` and `doctor` need the daemon's program.
     #[error("shifterd is neither in {} nor in PATH", .0.display())]
     NoShifterd(PathBuf),
@@ -182,6 +193,10 @@ impl Failure {
                     .into()
             }
             Self::NoShifterd(_) => "install shifterd, or add its directory to PATH".into(),
+            Self::AuditBroken(_) => "keep what is there: shifterctl audit export > audit.jsonl\n\
+                 what the journal knows of it: journalctl -u shifterd --grep audit_seq"
+                .into(),
+            Self::NoFile { .. } => String::new(),
             Self::ShifterdFailed => String::new(),
             Self::ShifterdKilled { program, .. } => format!("run it by hand: {program} --help"),
             Self::Io { .. } => String::new(),
@@ -197,6 +212,8 @@ impl Failure {
             | Self::WentBack { .. }
             | Self::NoRollout(_)
             | Self::Strange { .. }
+            | Self::AuditBroken(_)
+            | Self::NoFile { .. }
             | Self::NoShifterd(_)
             | Self::ShifterdFailed
             | Self::ShifterdKilled { .. }

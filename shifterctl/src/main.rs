@@ -4,10 +4,12 @@
 //! know nothing of each other; `run` joins them. Rendering is pure: a value and a
 //! [`render::View`] become text.
 
+mod audit;
 mod cli;
 mod client;
 mod failure;
 mod interval;
+mod journal;
 mod percent;
 mod render;
 mod run;
@@ -22,7 +24,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
-    let arguments = match cli::Arguments::try_parse() {
+    let arguments = match cli::Arguments::try_parse().and_then(cli::Arguments::checked) {
         Ok(arguments) => arguments,
         Err(error) => return cli::explain(&error),
     };

@@ -3,11 +3,13 @@
 use clap::CommandFactory;
 use serde::Serialize;
 use shifter_common::wire::{
-    ApplyReport, Bypass, Changed, Detach, Detached, Drain, Effect, Flows, PlannedRollout, Rollback,
-    RolloutCommand, RolloutReply, ServiceStatus, SetWeight, StartRollout, Status,
+    ApplyReport, Bypass, Changed, DeploymentRecord, Detach, Detached, Drain, Effect, Flows,
+    History, PlannedRollout, Rollback, RolloutCommand, RolloutReply, ServiceStatus, SetWeight,
+    StartRollout, Status,
 };
 
 use crate::{
+    audit,
     cli::{self, Arguments, Command, Output},
     client::{Client, segment},
     failure::Failure,
@@ -26,7 +28,7 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
         request_timeout,
         command,
     } = arguments;
-    let for_terminal = output == Output::Table;
+    let for_terminal = output != Output::Json;
     let client = Client {
         socket,
         within: request_timeout,
@@ -158,6 +160,26 @@ async fn execute(client: &Client, output: Output, command: Command) -> Result<()
             let plan: PlannedRollout = client.get(&path(&service, &rest)).await?;
             put(output, &plan, |view| render::plan(view, &plan))
         }
+        Command::History {
+            service,
+            record: None,
+        } => {
+            let history: History = client.get(&path(&service, "/history")).await?;
+            put(output, &history, |view| render::history(view, &history))
+        }
+        Command::History {
+            service,
+            record: Some(id),
+        } => {
+            let record: DeploymentRecord = client
+                .get(&path(&service, &format!("/history/{id}")))
+                .await?;
+            if output == Output::Markdown {
+                return screen::print(&render::deployment_markdown(&screen::view(), &record));
+            }
+            put(output, &record, |view| render::deployment(view, &record))
+        }
+        Command::Audit(command) => audit::audit(client, output, command).await,
         Command::Detach { force } => {
             let detached: Detached = client.post("/v1/detach", &Detach { force }).await?;
             put(output, &detached, |_| render::detached(&detached))
@@ -266,13 +288,18 @@ pub fn path(service: &str, rest: &str) -> String {
     format!("/v1/services/{}{rest}", segment(service))
 }
 
-fn put(
+/// Prints a value as it was asked for.
+///
+/// # Errors
+/// As [`screen::print`].
+pub fn put(
     output: Output,
     value: &impl Serialize,
     table: impl FnOnce(&View) -> String,
 ) -> Result<(), Failure> {
     match output {
-        Output::Table => screen::print(&table(&screen::view())),
+        // There is no document of most values: the command line refuses to ask for one.
+        Output::Table | Output::Markdown => screen::print(&table(&screen::view())),
         Output::Json => screen::print(&json(value)?),
     }
 }

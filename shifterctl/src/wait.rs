@@ -92,6 +92,6 @@ fn judge(service: &str, rollout: &RolloutStatus) -> Option<Result<(), Failure>> 
 fn line(output: Output, service: &str, rollout: &RolloutStatus) -> Result<String, Failure> {
     match output {
         Output::Json => run::json(rollout),
-        Output::Table => Ok(render::rollout(&screen::view(), service, rollout)),
+        Output::Table | Output::Markdown => Ok(render::rollout(&screen::view(), service, rollout)),
     }
 }

@@ -44,7 +44,9 @@ async fn tick(client: &Client, output: Output, status: &cli::Status) -> Result<(
             Ok(now) => {
                 let block = match output {
                     Output::Json => json_line(&now, only)?,
-                    Output::Table => table(&now, only, before.as_ref(), status.interval),
+                    Output::Table | Output::Markdown => {
+                        table(&now, only, before.as_ref(), status.interval)
+                    }
                 };
                 before = Some((now, Instant::now()));
                 block

@@ -18,16 +18,16 @@ impl View {
     /// `14:03:22`, with the date in front if that is not today.
     pub fn time(&self, unix_ms: u64) -> String {
         let (then, now) = (self.local(unix_ms), self.local(self.now_unix_ms));
-        let second = then.second_of_day;
-        let time = format!(
-            "{:02}:{:02}:{:02}",
-            second / 3_600,
-            second / 60 % 60,
-            second % 60
-        );
         if (then.year, then.month, then.day) == (now.year, now.month, now.day) {
-            return time;
+            return then.time();
         }
+        self.date_time(unix_ms)
+    }
+
+    /// `2026-11-21 14:03:22`.
+    pub fn date_time(&self, unix_ms: u64) -> String {
+        let then = self.local(unix_ms);
+        let time = then.time();
         format!("{:04}-{:02}-{:02} {time}", then.year, then.month, then.day)
     }
 
@@ -47,6 +47,18 @@ impl View {
             day,
             second_of_day: local_s.rem_euclid(86_400),
         }
+    }
+}
+
+impl Local {
+    fn time(&self) -> String {
+        let second = self.second_of_day;
+        format!(
+            "{:02}:{:02}:{:02}",
+            second / 3_600,
+            second / 60 % 60,
+            second % 60
+        )
     }
 }
 

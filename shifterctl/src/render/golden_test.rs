@@ -2,14 +2,15 @@
 
 use serde::de::DeserializeOwned;
 use shifter_common::wire::{
-    ApplyReport, Changed, Detached, Flows, LocalClientsStatus, PlannedRollout, RolloutOutcome,
-    RolloutReply, RolloutStatus, Slot, Status,
+    ApplyReport, AuditPage, Changed, DeploymentRecord, Detached, Flows, History,
+    LocalClientsStatus, PlannedRollout, RolloutOutcome, RolloutReply, RolloutStatus, Slot, Status,
 };
 
 use super::{
-    View, WIDTH, apply, apply_problems, changed, detached, drained, explain, flows, plan, replied,
-    status,
+    View, WIDTH, apply, apply_problems, audit, changed, deployment, deployment_markdown, detached,
+    drained, explain, flows, history, plan, replied, status, verified,
 };
+use crate::audit::Verified;
 
 /// 2026-11-21 14:03:22, in UTC and without colour.
 const VIEW: View = View {
@@ -68,6 +69,23 @@ fn rows() -> Vec<((&'static str, &'static str), String)> {
         ..change.clone()
     };
     let planned: PlannedRollout = data(include_str!("../../tests/data/plan.json"));
+    let page: AuditPage = data(include_str!("../../tests/data/audit.json"));
+    let past: History = data(include_str!("../../tests/data/history.json"));
+    let told: DeploymentRecord = data(include_str!("../../tests/data/deployment.json"));
+    let good = Verified {
+        records_count: 5,
+        last_hash: page.records[4].hash.clone(),
+        journal_count: Some(3),
+        unwritten_count: 1,
+        broken: None,
+    };
+    let broken = Verified {
+        journal_count: None,
+        unwritten_count: 0,
+        broken: Some("record 6 is missing".into()),
+        ..good.clone()
+    };
+    let verdicts = [&good, &broken, &Verified::default()].map(|verdict| verified(&VIEW, verdict));
     let off: Detached = data(include_str!("../../tests/data/detached.json"));
     let full = full_status();
     let bare = Status {
@@ -111,6 +129,26 @@ fn rows() -> Vec<((&'static str, &'static str), String)> {
         (golden!("explain"), explained.join("\n")),
         (golden!("plan"), plan(&VIEW, &planned)),
         (golden!("rollout"), rollouts.join("\n")),
+        (golden!("audit"), {
+            let AuditPage {
+                records,
+                last_seq,
+                unwritten_count,
+                trouble,
+            } = &page;
+            audit(&VIEW, records, *last_seq, *unwritten_count, trouble)
+        }),
+        (golden!("audit_none"), audit(&VIEW, &[], 0, 0, "")),
+        (golden!("verified"), verdicts.join("\n")),
+        (golden!("history"), history(&VIEW, &past)),
+        (golden!("history_none"), {
+            let none = History {
+                service: "orders".into(),
+                ..History::default()
+            };
+            history(&VIEW, &none)
+        }),
+        (golden!("deployment"), deployment(&VIEW, &told)),
         (golden!("status"), status(&VIEW, &full, None, None)),
         (
             golden!("status_orders"),
@@ -140,6 +178,19 @@ fn outputs_are_the_golden_ones() {
     for ((name, golden), text) in rows() {
         assert_eq!(text, golden, "\n{name} is now:\n{text}");
     }
+}
+
+/// Tables of Markdown have lines as long as they are.
+#[test]
+fn the_document_is_the_golden_one() {
+    let told: DeploymentRecord = data(include_str!("../../tests/data/deployment.json"));
+    let elsewhere = View {
+        zone: |_| 3_600,
+        ..VIEW
+    };
+    let text = deployment_markdown(&elsewhere, &told);
+    let golden = include_str!("../../tests/golden/deployment.md");
+    assert_eq!(text, golden, "\nit is now:\n{text}");
 }
 
 #[test]

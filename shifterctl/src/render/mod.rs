@@ -1,11 +1,14 @@
 //! From values to text of 80 columns. Pure: no terminal, no clock, no time zone of its own.
 
 mod apply;
+mod audit;
 mod change;
 mod clock;
+mod deployment;
 mod event;
 mod explain;
 mod flows;
+mod history;
 mod interface;
 mod local;
 mod number;
@@ -20,10 +23,13 @@ mod text;
 mod golden_test;
 
 pub use apply::{apply, apply_problems};
+pub use audit::{audit, verified};
 pub use change::{bypassed, changed, detached, drained};
 pub use clock::Zone;
+pub use deployment::{deployment, deployment_markdown};
 pub use explain::explain;
 pub use flows::flows;
+pub use history::history;
 pub use number::counted;
 pub use plan::plan;
 pub use rollout::{replied, rollout};

@@ -7,6 +7,9 @@ const STATUS: &str = include_str!("../data/status.json");
 const FLOWS: &str = include_str!("../data/flows.json");
 const PLAN: &str = include_str!("../data/plan.json");
 const ROLLOUT: &str = include_str!("../data/rollout.json");
+const AUDIT: &str = include_str!("../data/audit.json");
+const HISTORY: &str = include_str!("../data/history.json");
+const DEPLOYMENT: &str = include_str!("../data/deployment.json");
 const CHANGED: &str = include_str!("../data/changed.json");
 const APPLY: &str = include_str!("../data/apply.json");
 const APPLY_CLEAN: &str = include_str!("../data/apply_clean.json");
@@ -20,6 +23,22 @@ fn service(name: &str) -> Value {
         .find(|service| service["name"] == name)
         .unwrap()
         .clone()
+}
+
+/// A document for a ticket: lines as long as they are.
+#[test]
+fn the_record_of_a_rollout_is_a_document() {
+    let fake = Fake::ok(DEPLOYMENT);
+    let ran = fake.run(&["history", "orders", "--record", "4", "-o", "markdown"]);
+    assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""));
+    assert_eq!(ran.out, include_str!("../golden/deployment.md"));
+    let ran = fake.run(&["history", "orders", "-o", "markdown"]);
+    assert_eq!(ran.code, Some(2));
+    assert_eq!(
+        ran.err,
+        "error: Markdown is for the record of a rollout\n\
+         help: shifterctl history SERVICE --record ID -o markdown\n"
+    );
 }
 
 #[test]
@@ -208,6 +227,28 @@ fn each_command_asks_for_what_it_says() {
             &["flows", "orders", "--limit", "7"],
             FLOWS,
             "GET /v1/services/orders/flows?limit=7",
+            "",
+            "",
+        ),
+        (
+            &["history", "orders"],
+            HISTORY,
+            "GET /v1/services/orders/history",
+            "",
+            "",
+        ),
+        (
+            &["history", "orders", "--record", "4"],
+            DEPLOYMENT,
+            "GET /v1/services/orders/history/4",
+            "",
+            "",
+        ),
+        (&["audit", "show"], AUDIT, "GET /v1/audit?limit=20", "", ""),
+        (
+            &["audit", "show", "orders", "--after", "3", "--limit", "5"],
+            AUDIT,
+            "GET /v1/audit?limit=5&after=3&service=orders",
             "",
             "",
         ),

@@ -305,7 +305,7 @@ fn a_command_line_that_is_wrong() {
         ),
         (
             &["status", "-o", "yaml"],
-            "error: invalid value 'yaml' for '--output <FORMAT>' [possible values: table, json]
+            "error: invalid value 'yaml' for '--output <FORMAT>' [possible values: table, json, markdown]
              help: shifterctl --help"
                 .into(),
         ),

@@ -4,6 +4,7 @@
 mod cgroup;
 mod stage;
 
+mod audit;
 mod breaker;
 mod bypass;
 mod changes;
