@@ -13,3 +13,4 @@ mod shares;
 mod silence;
 mod strangers;
 mod tenants;
+mod upgrade;

@@ -5,6 +5,7 @@ mod btf;
 mod captures;
 mod events;
 mod heir;
+mod heritage;
 mod lease;
 mod links;
 mod look;
@@ -36,7 +37,13 @@ use shifter_common::{
     steering::Slot,
 };
 
-pub use self::{captures::uids, events::CaptureNews, lease::Lease, tagged::TaggedSockets};
+pub use self::{
+    captures::uids,
+    events::CaptureNews,
+    heritage::{inherit, let_misfits_go, move_links},
+    lease::Lease,
+    tagged::TaggedSockets,
+};
 use super::{super::DataplaneError, directory::PinDirectory, mapped::Mapped, maps::map_error};
 
 /// The socket plane, attached.
