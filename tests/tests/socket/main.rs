@@ -18,3 +18,4 @@ mod shares;
 mod silence;
 mod strangers;
 mod tenants;
+mod upgrade;

@@ -152,6 +152,7 @@ impl BpfDataplane {
                 object
             }
             Some(path) if is_ours(&directory, path)? => {
+                socket::let_misfits_go(&directory, &node.sizes)?;
                 let mut object = load(&directory, node)?;
                 if !pinned.former.is_empty() {
                     succession::resume(&directory, &mut object, &pinned.former)?;

@@ -40,7 +40,7 @@ use super::{
     links::{self, Link},
     load,
     raw::RawMap,
-    rehearsal, sys,
+    rehearsal, socket, sys,
 };
 use crate::model::NodeSpec;
 
@@ -350,6 +350,9 @@ fn build(
     node: &NodeSpec,
     sources: &[Source],
 ) -> Result<Ebpf, DataplaneError> {
+    if let Some(latest) = sources.first() {
+        socket::inherit(&latest.path, directory, &node.sizes)?;
+    }
     let mut object = load(directory, node)?;
     describe(directory)?;
     // Only the latest one was written by a daemon until now.
@@ -421,6 +424,7 @@ fn turn(
     links::replace(object, &mut ours)?;
     rehearsal::place("turned").map_err(|error| (error, false))?;
     links::move_pins(&mut ours, &directory.links()).map_err(|error| (error, false))?;
+    socket::move_links(former, directory).map_err(|error| (error, false))?;
     for link in strays {
         let name = link.name();
         tracing::warn!(

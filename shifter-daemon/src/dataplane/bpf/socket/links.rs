@@ -29,9 +29,12 @@ const fn attach_type(name: &str) -> u32 {
     }
 }
 
-/// The directory of the link pins, beside that of the interfaces'.
-fn directory_of(directory: &PinDirectory) -> PathBuf {
-    directory.path().join("sockets")
+/// Name of the directory of the link pins, beside that of the interfaces'.
+pub const DIRECTORY: &str = "sockets";
+
+/// The directory of the link pins.
+pub fn directory_of(directory: &PinDirectory) -> PathBuf {
+    directory.path().join(DIRECTORY)
 }
 
 /// Attaches every program that is not, and puts the present ones in the place of others.

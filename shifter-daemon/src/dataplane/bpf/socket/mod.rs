@@ -3,6 +3,7 @@
 
 mod captures;
 mod heir;
+mod heritage;
 mod lease;
 mod links;
 mod look;
@@ -34,7 +35,12 @@ use shifter_common::{
     steering::Slot,
 };
 
-pub use self::{captures::uids, lease::Lease, tagged::TaggedSockets};
+pub use self::{
+    captures::uids,
+    heritage::{inherit, let_misfits_go, move_links},
+    lease::Lease,
+    tagged::TaggedSockets,
+};
 use super::{super::DataplaneError, directory::PinDirectory, mapped::Mapped, maps::map_error};
 
 /// The socket plane, attached.
