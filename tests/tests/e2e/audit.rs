@@ -115,6 +115,13 @@ fn the_audit_names_who_did_what_and_the_log_knows_what_was_cut_off() {
         ("rollback", ORDERS, "root", Some(0), "api", 2_500, 0)
     );
     assert!(rollback.generation > 0 && rollback.took_ns > 0);
+    let started = told
+        .iter()
+        .find(|record| record.verb == "started")
+        .expect("a start");
+    assert!(started.reason.contains("tc_ingress "), "{}", started.reason);
+    assert_eq!(rollback.program_tag.len(), 16);
+    assert_eq!(rollback.program_tag, started.program_tag);
     let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("a boot id");
     assert_eq!(rollback.boot_id, boot_id.trim());
     let file = stage.daemon.service_file(ORDERS);
