@@ -38,7 +38,7 @@ pub struct AuditRecord {
     pub config_hash: String,
     /// Who.
     pub actor: AuditActor,
-    /// What: as [`super::Event::what`], `detach`, `chain`, or `phase` for a step of a rollout.
+    /// What: as [`super::Event::what`], `detach`, `started`, `chain`, or `phase` for a step of a rollout.
     pub verb: String,
     /// The slot concerned, if one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -67,7 +67,7 @@ pub struct AuditRecord {
     /// Flows of the version that lost traffic.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub flows: Option<AuditFlows>,
-    /// Tags of the kernel programs that steer.
+    /// Digest of the tags of all kernel programs; the record `started` of each start lists them.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub program_tag: String,
     /// Generation of the published state.

@@ -284,6 +284,11 @@ pub trait Dataplane: Send {
         Vec::new()
     }
 
+    /// The programs in the kernel, by name, each with its tag: the kernel's digest of its instructions.
+    fn program_tags(&self) -> Vec<(String, u64)> {
+        Vec::new()
+    }
+
     /// Directory of the pins.
     fn pins(&self) -> String;
 

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use shifter_common::{
+    audit,
     steering::Slot,
     wire::{AuditActor, AuditRecord, Event},
 };
@@ -11,6 +12,9 @@ use super::{Driver, SHIFTERD, unix_ms};
 use crate::control::BREAKER;
 
 const KEPT: usize = 100;
+
+/// Hexadecimal digits of the digest of all programs.
+const TAG_LEN: usize = 16;
 
 /// Something that happened to a service, and is in force or was refused by the kernel by now.
 pub struct Happening<'a> {
@@ -84,10 +88,38 @@ impl Driver {
             reason: happening.detail.clone(),
             weight_before_bp: happening.before_bp,
             weight_after_bp: self.in_force_bp(service),
+            program_tag: self.program_tag.clone(),
             generation: word.generation(),
             took_ns: happening.took_ns,
             ..AuditRecord::default()
         }
+    }
+
+    /// Records which daemon begins to live, with which programs.
+    pub(super) fn record_start(&mut self) {
+        let tags: Vec<String> = self
+            .dataplane
+            .program_tags()
+            .into_iter()
+            .map(|(name, tag)| format!("{name} {tag:016x}"))
+            .collect();
+        let tags = tags.join(", ");
+        self.program_tag = if tags.is_empty() {
+            String::new()
+        } else {
+            audit::hash(&tags).chars().take(TAG_LEN).collect()
+        };
+        let version = env!("CARGO_PKG_VERSION");
+        let record = self.audit_record(&Happening {
+            service: "",
+            by: SHIFTERD,
+            what: "started",
+            slot: None,
+            detail: format!("shifterd {version} began, with these programs: {tags}"),
+            before_bp: 0,
+            took_ns: 0,
+        });
+        self.state.note(record);
     }
 
     /// Who that is, for the audit.

@@ -86,6 +86,8 @@ pub struct Driver {
     events: Events,
     /// Who asked for what is being done, if somebody did.
     acting: Option<Actor>,
+    /// Digest of the programs' tags.
+    program_tag: String,
     /// SHA-256 of the file in force, by service.
     file_hashes: BTreeMap<String, String>,
     /// Services whose last publication failed, and why; tried again at each tick.
@@ -135,6 +137,7 @@ impl Driver {
             prober,
             events: Events::default(),
             acting: None,
+            program_tag: String::new(),
             file_hashes: BTreeMap::new(),
             unpublished: BTreeMap::new(),
             words: BTreeMap::new(),
@@ -149,6 +152,7 @@ impl Driver {
             started_unix_ms: unix_ms(),
             is_detached: false,
         };
+        this.record_start();
         let loaded = config_files::load_services(&this.node.services_dir);
         this.adopt(loaded)?;
         this.resume_rollouts();

@@ -125,6 +125,17 @@ pub fn load_program(object: &mut Ebpf, name: &str) -> Result<u64, DataplaneError
         })
 }
 
+/// The tags of all programs that are loaded, in the order of their names.
+pub fn tags(object: &Ebpf) -> Vec<(String, u64)> {
+    let loaded = object.programs().filter_map(|(name, program)| {
+        program.fd().ok()?;
+        Some((name.to_owned(), program.info().ok()?.tag()))
+    });
+    let mut tags: Vec<_> = loaded.collect();
+    tags.sort_unstable();
+    tags
+}
+
 /// The descriptor of a loaded program.
 ///
 /// # Errors

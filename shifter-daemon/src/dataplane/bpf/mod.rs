@@ -372,6 +372,10 @@ impl Dataplane for BpfDataplane {
         self.hooks.tend(&mut self.object, &self.directory)
     }
 
+    fn program_tags(&self) -> Vec<(String, u64)> {
+        links::tags(&self.object)
+    }
+
     fn pins(&self) -> String {
         self.directory.path().display().to_string()
     }

@@ -261,7 +261,7 @@ async fn the_audit_says_what_it_does_not_hold_yet() {
     let file = session.dir.path().join("state").join(FILE);
     assert_eq!(
         (found.lines.len(), found.last_seq, found.unwritten_count),
-        (2, 2, 1)
+        (3, 3, 1)
     );
     assert_eq!(
         found.trouble,

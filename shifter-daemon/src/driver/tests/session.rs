@@ -333,7 +333,7 @@ impl Session {
         (copy, store)
     }
 
-    /// The audit on disk, one line a record, without its beginning.
+    /// The audit on disk, one line a record, without its beginning and those of daemons.
     fn audit(&self) -> String {
         let all = AuditQuery {
             after: Some(0),
@@ -346,7 +346,7 @@ impl Session {
         for line in &lines {
             chain.follow(line).expect("a sound chain");
             let record: AuditRecord = serde_json::from_str(line).expect("a record");
-            if record.verb != "chain" {
+            if !["chain", "started"].contains(&record.verb.as_str()) {
                 told.push(audited(&record));
             }
         }

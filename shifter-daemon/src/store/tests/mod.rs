@@ -154,3 +154,17 @@ fn the_file_is_not_for_everybody() {
         assert_eq!(mode & 0o027, 0, "{name} {mode:o}");
     }
 }
+
+/// What a commit promises: that it is on the disk, not on its way there.
+#[test]
+fn a_commit_waits_for_the_disk() {
+    let (_dir, store) = fresh();
+    let disk = store.disk.as_ref().expect("a disk");
+    let synchronous: u32 = disk
+        .pragma_query_value(None, "synchronous", |row| row.get(0))
+        .expect("a number");
+    let mode: String = disk
+        .pragma_query_value(None, "journal_mode", |row| row.get(0))
+        .expect("a mode");
+    assert_eq!((synchronous, mode.as_str()), (2, "wal"), "FULL");
+}
