@@ -1,6 +1,7 @@
 //! Real web servers as backends: nginx, with an answer that says who gave it.
 
 use std::{
+    collections::BTreeMap,
     fmt::Write as _,
     fs, io,
     net::SocketAddr,
@@ -33,6 +34,8 @@ pub struct Spec {
     pub body_bytes: usize,
     /// Whether `GET /ready` answers 200 from the start.
     pub ready: bool,
+    /// Whether the status of each answer is written down, for [`Backend::statuses`].
+    pub logs: bool,
 }
 
 impl Spec {
@@ -43,6 +46,7 @@ impl Spec {
             listen: listen.to_vec(),
             body_bytes: 128,
             ready: true,
+            logs: false,
         }
     }
 }
@@ -177,6 +181,18 @@ impl Backend {
         fs::read_to_string(self.log_path()).unwrap_or_default()
     }
 
+    /// How many answers of each status it has written down since it was started last, when it is asked to. Unprobed
+    /// worlds only: those of probes are among them.
+    pub fn statuses(&self) -> BTreeMap<u16, u64> {
+        let path = self.scratch.path().join("access.log");
+        let text = fs::read_to_string(path).unwrap_or_default();
+        let mut counts = BTreeMap::new();
+        for status in text.lines().filter_map(|line| line.parse().ok()) {
+            *counts.entry(status).or_default() += 1;
+        }
+        counts
+    }
+
     fn log_path(&self) -> PathBuf {
         self.scratch.path().join("error.log")
     }
@@ -200,6 +216,11 @@ fn config(spec: &Spec, scratch: &Scratch) -> String {
     } else {
         format!("return 200 \"{}\";", "x".repeat(spec.body_bytes))
     };
+    let access_log = if spec.logs {
+        format!("log_format status \"$status\"; access_log {dir}/access.log status;")
+    } else {
+        "access_log off;".to_owned()
+    };
     format!(
         r#"daemon off;
 worker_processes 1;
@@ -210,7 +231,7 @@ pid {dir}/nginx.pid;
 error_log {dir}/error.log notice;
 events {{ worker_connections 32768; multi_accept on; }}
 http {{
-    access_log off;
+    {access_log}
     default_type text/plain;
     keepalive_requests 1000000000;
     keepalive_timeout 1h;

@@ -17,12 +17,14 @@
 mod breaker;
 mod command;
 mod local;
+mod observed;
 mod plan;
 mod status;
 
 pub use breaker::*;
 pub use command::*;
 pub use local::*;
+pub use observed::*;
 pub use plan::*;
 pub use status::*;
 

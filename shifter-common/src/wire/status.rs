@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Affinity, BreakerStatus, LocalClientsStatus, Phase, Slot};
+use super::{Affinity, BreakerStatus, LocalClientsStatus, ObservedStatus, Phase, Slot};
 
 /// `GET /v1/status`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,6 +101,9 @@ pub struct ServiceStatus {
     /// When the kernel takes the canary out of traffic by itself, and whether it has.
     #[serde(default)]
     pub breaker: BreakerStatus,
+    /// What is looked at in its connections, as the file has it.
+    #[serde(default)]
+    pub observe: Vec<String>,
     /// Steered although its file is gone.
     pub orphaned: bool,
     /// The slots, a then b.
@@ -150,6 +153,9 @@ pub struct SlotStatus {
     /// Socket plane: its counters by name; empty on the nat plane.
     #[serde(default)]
     pub socket: Vec<(String, u64)>,
+    /// What was seen in its connections; null where nobody looks.
+    #[serde(default)]
+    pub observed: Option<ObservedStatus>,
     /// Its backends.
     pub backends: Vec<BackendStatus>,
 }

@@ -29,7 +29,7 @@ pub fn diff(old: &ServiceSpec, new: &ServiceSpec) -> Vec<ConfigChange> {
         let (before, after) = (show(old), show(new));
         (before != after).then_some((before, after))
     };
-    let rows: [(&str, Option<BeforeAfter>); 21] = [
+    let rows: [(&str, Option<BeforeAfter>); 22] = [
         ("service.vip", lists(vips)),
         ("service.protocol", plain(|spec| protocol(spec.protocol))),
         ("service.plane", plain(|spec| plane(spec.plane))),
@@ -40,6 +40,10 @@ pub fn diff(old: &ServiceSpec, new: &ServiceSpec) -> Vec<ConfigChange> {
         ),
         ("service.on_empty", plain(|spec| on_empty(spec.on_empty))),
         ("service.readmit", plain(|spec| readmit(spec.readmit))),
+        (
+            "service.observe",
+            plain(|spec| spec.observe.names().join(", ")),
+        ),
         ("slot.a.backends", lists(|spec| backends(spec, Slot::A))),
         ("slot.a.user", plain(|spec| user(spec, Slot::A))),
         ("slot.b.backends", lists(|spec| backends(spec, Slot::B))),
@@ -95,6 +99,7 @@ pub fn diff(old: &ServiceSpec, new: &ServiceSpec) -> Vec<ConfigChange> {
 fn remark(key: &str) -> &'static str {
     match key {
         "target" => "open connections stay where they are",
+        "service.observe" => "new connections; those that are open stay as they are",
         "breaker" => "a trial that is under way goes on with what it has seen",
         "service.affinity" => {
             "new connections of a client may go to another version or backend than before"

@@ -100,7 +100,10 @@ pub(super) mod service {
             Key::new("default_slot", "default_slot = \"a\""),
             Key::new("on_empty", "on_empty = \"drop\""),
             Key::new("readmit", "readmit = \"probe\""),
-            Key::later("observe"),
+            Key::new(
+                "observe",
+                "observe = [\"connections\", \"latency\", \"http\"]",
+            ),
             Key::later("on_full"),
         ],
     };

@@ -136,6 +136,7 @@ impl ServiceControl {
             default_slot: published.word.baseline(),
             on_empty: published.on_empty,
             readmit: Readmit::Listen,
+            observe: published.observe,
             slots,
             targets: published.targets.clone(),
             readiness: ProbeSpec {
@@ -549,6 +550,7 @@ impl ServiceControl {
             weight_bp: self.record.weight_bp,
             held: self.record.held,
             targets: self.spec.targets.clone(),
+            observe: self.spec.observe,
             breaker: self.spec.breaker.clone(),
             rearms: self.rearms,
             plane: self.plane_plan(),

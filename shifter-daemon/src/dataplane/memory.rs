@@ -139,6 +139,7 @@ impl MemoryState {
             protocol: plan.protocol,
             on_empty: plan.on_empty,
             targets: plan.targets.clone(),
+            observe: plan.observe,
             plane: match plan.plane {
                 PlanePlan::Nat => Plane::Nat,
                 PlanePlan::Socket(_) => Plane::Socket,

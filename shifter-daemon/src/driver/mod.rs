@@ -11,6 +11,7 @@ mod events;
 mod handle;
 mod inbox;
 mod listeners;
+mod observed;
 mod outliers;
 mod plan;
 mod publication;

@@ -14,7 +14,7 @@ use shifter_common::{
     },
 };
 
-use super::{Answer, Driver, Reply, SHIFTERD, TICK_INTERVAL, send, unix_ms};
+use super::{Answer, Driver, Reply, SHIFTERD, TICK_INTERVAL, observed, send, unix_ms};
 use crate::{
     config::format_duration,
     control::{Deviation, ServiceControl},
@@ -196,6 +196,7 @@ impl Driver {
                 targets: targets(control),
                 targets_held: record.held,
                 breaker: self.breaker_status(name, control, word)?,
+                observe: spec.observe.names().into_iter().map(Into::into).collect(),
                 orphaned: control.deviation == Some(Deviation::Gone),
                 slots,
                 notes,
@@ -298,6 +299,10 @@ fn slot_status(
         } else {
             Vec::new()
         },
+        observed: reading
+            .observed
+            .as_ref()
+            .map(|slots| observed::status(&slots[slot.index() as usize])),
         backends,
     };
     let indexes = spec

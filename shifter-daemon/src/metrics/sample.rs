@@ -4,8 +4,8 @@ use shifter_common::{
     verdict::Verdict,
     wire::{
         Affinity, ArmStatus, BackendStatus, BreakerStatus, DaemonStatus, Event, FlowCounts,
-        InterfaceStatus, LocalClientsStatus, LocalSlotStatus, Role, ServiceStatus, Slot,
-        SlotStatus, Status, TargetStatus, TripStatus,
+        InterfaceStatus, LocalClientsStatus, LocalSlotStatus, ObservedStatus, Role, ServiceStatus,
+        Slot, SlotStatus, Status, TargetStatus, TripStatus, WaitStatus,
     },
 };
 
@@ -126,6 +126,7 @@ fn orders() -> ServiceStatus {
         }],
         targets_held: true,
         breaker: breaker(),
+        observe: vec!["connections".into(), "latency".into(), "http".into()],
         orphaned: true,
         slots: vec![
             SlotStatus {
@@ -142,6 +143,7 @@ fn orders() -> ServiceStatus {
                 departed_flows_count: 0,
                 accept_queue_count: 0,
                 socket: vec![],
+                observed: Some(observed()),
                 backends: vec![
                     backend("10.0.0.10:8443", true, 500),
                     backend("[2001:db8::11]:8443", true, 400),
@@ -161,10 +163,30 @@ fn orders() -> ServiceStatus {
                 departed_flows_count: 0,
                 accept_queue_count: 0,
                 socket: vec![],
+                observed: Some(ObservedStatus::default()),
                 backends: vec![backend("10.0.0.11:9443", false, 304)],
             },
         ],
         notes: vec!["slot b is not ready: slot a takes its share".into()],
+    }
+}
+
+fn observed() -> ObservedStatus {
+    let wait = |count, sum_ns| WaitStatus {
+        count,
+        sum_ns,
+        p50_ns: 400_000,
+        p99_ns: 1_500_000,
+        shorter: vec![(131_072, 2), (1_048_576, count - 1), (2_097_152, count)],
+    };
+    ObservedStatus {
+        connect: wait(40, 1_500_000),
+        first_byte: wait(38, 17_250_000),
+        responses: vec![
+            ("1xx".into(), 1),
+            ("2xx".into(), 900),
+            ("unknown".into(), 3),
+        ],
     }
 }
 
@@ -183,6 +205,7 @@ fn billing() -> ServiceStatus {
         departed_flows_count: 0,
         accept_queue_count: 0,
         socket: vec![],
+        observed: None,
         backends: vec![],
     };
     ServiceStatus {
@@ -201,6 +224,7 @@ fn billing() -> ServiceStatus {
         targets: vec![],
         targets_held: false,
         breaker: Default::default(),
+        observe: vec!["connections".into()],
         orphaned: false,
         slots: vec![slot(Slot::A, Role::Canary), slot(Slot::B, Role::Baseline)],
         notes: vec![],

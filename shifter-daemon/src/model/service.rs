@@ -12,7 +12,7 @@ pub use shifter_common::{
     wire::EstablishedPolicy,
 };
 
-use super::{BreakerSpec, OutlierSpec};
+use super::{BreakerSpec, ObserveSpec, OutlierSpec};
 use crate::rollout::{FrozenPlan, PlanError, RolloutSpec, ServiceShape};
 
 /// All services by name.
@@ -41,6 +41,8 @@ pub struct ServiceSpec {
     pub on_empty: OnEmpty,
     /// When a backend that listens again gets new flows (socket plane).
     pub readmit: Readmit,
+    /// What is looked at in its connections.
+    pub observe: ObserveSpec,
     /// Slots a and b.
     pub slots: [SlotSpec; 2],
     /// Clients that do not follow the weight; at most 1,024 prefixes.

@@ -171,7 +171,7 @@ fn a_version_that_resets_its_clients_is_out_after_a_handful() {
 fn clients_that_reset_are_told_apart() {
     let (stage, _aborts) = stage();
     let inside = stage.world.client().inside();
-    let before = slot(&stage.service(), Slot::A).counters.clone();
+    let before = slot(&stage.service(), Slot::A).counters;
     inside.run(|| {
         for family in Family::ALL {
             for _ in 0..20 {

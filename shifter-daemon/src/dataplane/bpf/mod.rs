@@ -18,6 +18,7 @@ mod log;
 mod mapped;
 mod maps;
 mod news;
+mod observe;
 mod pace;
 mod publish;
 mod raw;
@@ -87,6 +88,7 @@ pub struct BpfDataplane {
     directory: PinDirectory,
     was_adopted: bool,
     breaker: breaker::BreakerMaps,
+    observe: observe::ObserveMaps,
     /// The socket plane, or why it cannot be had.
     socket: Result<socket::SocketPlane, String>,
     /// Service index by name.
@@ -168,6 +170,7 @@ impl BpfDataplane {
         }
         let maps = Maps::take(&mut object)?;
         let breaker = breaker::BreakerMaps::take(&mut object)?;
+        let observe = observe::ObserveMaps::take(&mut object)?;
         let mut local = LocalMaps::take(&mut object)?;
         local.steer(hooks.has_local())?;
         let mut this = Self {
@@ -179,6 +182,7 @@ impl BpfDataplane {
             directory,
             was_adopted,
             breaker,
+            observe,
             socket,
             services: BTreeMap::new(),
             vips: Vips::default(),
@@ -492,11 +496,13 @@ fn load(directory: &PinDirectory, node: &NodeSpec) -> Result<Ebpf, DataplaneErro
     use abi::map;
     use shifter_common::{
         breaker::{COHORT_COUNT, SOURCE_CELLS, map as breaker},
+        observe::map as observe,
         socket::{SOCKETS_PER_BACKEND, map as sockets},
     };
     let sizes = &node.sizes;
     let mut loader = EbpfLoader::new();
-    for name in map::ALL.into_iter().chain(sockets::ALL).chain(breaker::ALL) {
+    let parts = map::ALL.into_iter().chain(sockets::ALL);
+    for name in parts.chain(breaker::ALL).chain(observe::ALL) {
         loader.map_pin_path(name, directory.map(name));
     }
     for (name, count) in [
@@ -530,6 +536,7 @@ fn load(directory: &PinDirectory, node: &NodeSpec) -> Result<Ebpf, DataplaneErro
         ),
         (breaker::BREAKER_COUNTERS, sizes.services_count),
         (breaker::TRIPS, sizes.services_count),
+        (observe::OBSERVE_RULES, sizes.services_count),
         (sockets::BACKEND_SOCKETS, sizes.backends_count),
         (sockets::CAPTURES, sizes.backends_count * 3),
         (sockets::SOCKET_COUNTERS, sizes.services_count * 2),

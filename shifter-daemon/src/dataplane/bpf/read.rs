@@ -32,6 +32,7 @@ impl BpfDataplane {
             vips: vips.into_iter().map(|(_, addr)| addr).collect(),
             protocol,
             on_empty,
+            observe: self.observe.spec(index),
             targets: self.targets.get(&index).cloned().unwrap_or_default(),
             plane: self.plane(index),
             ready: self
@@ -106,6 +107,7 @@ impl BpfDataplane {
             slots,
             sockets,
             backends,
+            observed: self.observe.read(service)?,
         })
     }
 

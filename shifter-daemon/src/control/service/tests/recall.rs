@@ -10,6 +10,7 @@ fn published(word: SteeringWord, ready: &[(Slot, &str)]) -> PublishedService {
         protocol: Protocol::Tcp,
         on_empty: OnEmpty::Pass,
         targets: Default::default(),
+        observe: Default::default(),
         plane: Plane::Nat,
         ready: ready
             .iter()

@@ -63,6 +63,7 @@ fn a_rollback_that_is_not_on_disk_is_in_force_all_the_same() {
             vips: control.spec().vips.clone(),
             on_empty: OnEmpty::Drop,
             targets: control.spec().targets.clone(),
+            observe: Default::default(),
             ready: Vec::new(),
         };
         let mut known = record(Slot::A, weight_bp, &[]);
