@@ -1,7 +1,7 @@
 //! What the maps of the observation hold.
 
 use super::{http::Response, watch::Watch};
-use crate::histogram::BUCKET_COUNT;
+use crate::{addr::Addr, histogram::BUCKET_COUNT};
 
 /// Names of the maps, as pinned.
 pub mod map {
@@ -9,10 +9,12 @@ pub mod map {
     pub const OBSERVE_RULES: &str = "OBSERVE_RULES";
     /// `LruHashMap<FlowKey, Watch>`: connections of the nat plane that are watched.
     pub const WATCHED: &str = "WATCHED";
+    /// `SkStorage<WatchedSocket>`: connections of the socket plane that are watched.
+    pub const WATCHED_SOCKETS: &str = "WATCHED_SOCKETS";
     /// `PerCpuArray<Observed>` by `row * 2 + slot`.
     pub const OBSERVED: &str = "OBSERVED";
     /// All maps, in the order they are pinned.
-    pub const ALL: [&str; 3] = [OBSERVE_RULES, WATCHED, OBSERVED];
+    pub const ALL: [&str; 4] = [OBSERVE_RULES, WATCHED, WATCHED_SOCKETS, OBSERVED];
 }
 
 /// Services that can be observed at once: each takes 6 KiB a processor.
@@ -99,6 +101,25 @@ impl Observed {
         }
     }
 }
+
+/// A connection of the socket plane that is watched.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WatchedSocket {
+    /// What is known of it.
+    pub watch: Watch,
+    /// Its client.
+    pub client: Addr,
+    /// The client's port, network byte order.
+    pub client_port: u16,
+    /// The cohort it was selected in.
+    pub cohort: u8,
+    /// 1 once its first error was told.
+    pub has_failed: u8,
+    /// Service index.
+    pub service: u32,
+}
+const _: () = assert!(size_of::<WatchedSocket>() == 64);
 
 #[cfg(feature = "user")]
 #[expect(

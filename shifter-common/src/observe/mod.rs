@@ -6,6 +6,8 @@ mod abi;
 mod http;
 mod watch;
 
-pub use abi::{OBSERVED_COUNT, ObserveRules, Observed, WATCHED_COUNT, Waits, map, what};
+pub use abi::{
+    OBSERVED_COUNT, ObserveRules, Observed, WATCHED_COUNT, Waits, WatchedSocket, map, what,
+};
 pub use http::{HEAD_LEN_BYTES, Head, Response, is_request, status};
 pub use watch::{Answer, Segment, Watch};

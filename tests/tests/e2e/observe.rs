@@ -11,7 +11,7 @@ use std::{
 use shifter_common::wire::{ObservedStatus, ServiceStatus, Slot};
 use shifter_daemon::model::{HookSpec, ObserveSpec, Prefix, ProbeCheck, ServiceSpec};
 use shifter_tests::{
-    backend::Backend,
+    conversation::{classes, converse, drop_answers, logged},
     http::{ask, connect},
     netns::Inside,
     world::{Family, OTHER, Options},
@@ -32,51 +32,6 @@ fn observed() -> ServiceSpec {
 
 fn seen(service: &ServiceStatus, of: Slot) -> &ObservedStatus {
     slot(service, of).observed.as_ref().expect("it is observed")
-}
-
-/// Responses that are not zero.
-fn classes(seen: &ObservedStatus) -> BTreeMap<String, u64> {
-    let rows = seen.responses.iter().filter(|(_, count)| *count > 0);
-    rows.cloned().collect()
-}
-
-/// What a server has written down, in the same form. What it was asked before the dataplane was there is
-/// `earlier`.
-fn logged(server: &Backend, earlier: &BTreeMap<u16, u64>) -> BTreeMap<String, u64> {
-    let mut classes = BTreeMap::new();
-    for (status, count) in server.statuses() {
-        let count = count - earlier.get(&status).copied().unwrap_or(0);
-        if count > 0 {
-            *classes.entry(format!("{}xx", status / 100)).or_default() += count;
-        }
-    }
-    classes
-}
-
-/// Clients beside each other, each with some connections of several requests.
-fn converse(client: &Inside, target: SocketAddr, clients_count: u32) {
-    client.run(|| {
-        thread::scope(|scope| {
-            for nth in 0..clients_count {
-                scope.spawn(move || {
-                    for connection in 0..6 {
-                        let mut stream = connect(target).expect("a connection");
-                        for request in 0..20 {
-                            let (method, path) = match (nth + connection + request) % 5 {
-                                0 => ("TRACE", "/"),
-                                3 => ("GET", "/ready"),
-                                _ => ("GET", "/"),
-                            };
-                            if ask(&mut stream, method, path, None).is_err() {
-                                // The server may close after an error.
-                                stream = connect(target).expect("a connection");
-                            }
-                        }
-                    }
-                });
-            }
-        });
-    });
 }
 
 /// Until what was seen is what the servers say: they write after they have sent.
@@ -101,11 +56,7 @@ fn responses_are_those_of_the_servers_logs_also_when_packets_get_lost() {
         stage.set_weight(5_000);
         let client = stage.world.client().inside();
         if loses {
-            // Behind the packet path, in both directions: what is lost is sent again through it.
-            let script = "add table inet lossy\n\
-                 add chain inet lossy in { type filter hook input priority 0 ; }\n\
-                 add rule inet lossy in tcp sport 80 numgen random mod 100 < 4 drop\n";
-            nft(&client, script);
+            drop_answers(&client);
         }
         converse(&client, vip(family), 8);
         let service = agree(&stage, &earlier);
@@ -139,20 +90,6 @@ fn responses_are_those_of_the_servers_logs_also_when_packets_get_lost() {
         );
         assert!(text.contains(&line), "{text}");
     }
-}
-
-fn nft(netns: &Inside, script: &str) {
-    netns.run(|| {
-        let mut nft = std::process::Command::new("nft")
-            .args(["-f", "-"])
-            .stdin(std::process::Stdio::piped())
-            .spawn()
-            .expect("nft runs");
-        let mut stdin = nft.stdin.take().expect("piped");
-        stdin.write_all(script.as_bytes()).expect("it reads");
-        drop(stdin);
-        assert!(nft.wait().expect("it ends").success());
-    });
 }
 
 /// A server that takes its time: one connection in eight waits long.

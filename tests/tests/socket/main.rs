@@ -6,6 +6,7 @@ mod stage;
 mod breaker;
 mod capture;
 mod death;
+mod observe;
 mod planes;
 mod shares;
 mod strangers;

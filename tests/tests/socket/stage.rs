@@ -54,8 +54,12 @@ impl Stage {
     /// Servers at other addresses, and a service of one's own.
     pub fn with(a: &[SocketAddr], b: &[SocketAddr], spec: ServiceSpec) -> Self {
         let world = World::pair(Options::default());
-        let a = Backend::start(world.host(), Spec::new("a", a));
-        let b = Backend::start(world.host(), Spec::new("b", b));
+        let server = |name, listen| Spec {
+            logs: spec.observe.http,
+            ..Spec::new(name, listen)
+        };
+        let a = Backend::start(world.host(), server("a", a));
+        let b = Backend::start(world.host(), server("b", b));
         let daemon = Daemon::start(world.host(), Node::new(HookSpec::Tc), &[spec]);
         let stage = Self {
             daemon,

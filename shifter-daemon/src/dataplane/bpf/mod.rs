@@ -89,6 +89,9 @@ pub struct BpfDataplane {
     was_adopted: bool,
     breaker: breaker::BreakerMaps,
     observe: observe::ObserveMaps,
+    /// Services of the socket plane in whose connections something is looked at; not known before the
+    /// first is published.
+    observed_sockets: Option<std::collections::BTreeSet<u32>>,
     /// The socket plane, or why it cannot be had.
     socket: Result<socket::SocketPlane, String>,
     /// Service index by name.
@@ -183,6 +186,7 @@ impl BpfDataplane {
             was_adopted,
             breaker,
             observe,
+            observed_sockets: None,
             socket,
             services: BTreeMap::new(),
             vips: Vips::default(),

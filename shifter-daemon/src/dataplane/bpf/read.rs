@@ -48,7 +48,7 @@ impl BpfDataplane {
         }
     }
 
-    fn plane(&self, index: u32) -> Plane {
+    pub(super) fn plane(&self, index: u32) -> Plane {
         let is_socket = self
             .vips
             .of(index)
