@@ -500,8 +500,10 @@ pub mod flow_flag {
     pub const UNCONFIRMED: u8 = 1 << 4;
     /// The client is the backend itself: it sees the VIP as its client, at the port it called from.
     pub const TURNED: u8 = 1 << 5;
-    /// The client has sent its SYN again before the backend answered.
-    pub const UNANSWERED: u8 = 1 << 6;
+    /// The flow's first error was told; no other counts.
+    pub const FAILED: u8 = 1 << 6;
+    /// What comes through it is looked at, see [`crate::observe`].
+    pub const WATCHED: u8 = 1 << 7;
 }
 
 impl FlowEntry {

@@ -21,6 +21,7 @@ pub mod layout;
 pub mod local;
 #[cfg(any(feature = "user", test))]
 pub mod maglev;
+pub mod observe;
 pub mod protocol;
 pub mod recipe;
 pub mod select;

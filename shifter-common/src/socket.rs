@@ -56,7 +56,13 @@ pub mod program {
     pub const BOUND_V6: &str = "socket_bound6";
     /// Classifier that is only run on demand: captures a listener older than the programs.
     pub const SEIZE: &str = "socket_seize";
-    /// The programs that are attached, in the order in which they are: whoever bound before the
+    /// `cgroup_skb/ingress`: what clients send to watched connections.
+    pub const SEEN_IN: &str = "socket_seen_in";
+    /// `cgroup_skb/egress`: what versions answer.
+    pub const SEEN_OUT: &str = "socket_seen_out";
+    /// The programs that are attached while a service of this plane is observed: they see every packet.
+    pub const WATCHING: [&str; 2] = [SEEN_IN, SEEN_OUT];
+    /// The programs that are always attached, in the order in which they are: whoever bound before the
     /// first is captured on demand.
     pub const ATTACHED: [&str; 4] = [BOUND_V4, BOUND_V6, OBSERVE, LOOKUP];
 }

@@ -358,19 +358,22 @@ impl Flow {
     /// packet may have been lost on its way too, which happens to both versions alike.
     #[inline(always)]
     fn see_repeated_syn(&self, key: &FlowKey, entry: &FlowEntry) {
-        if entry.flags & flow_flag::UNANSWERED != 0 {
+        if entry.flags & flow_flag::FAILED != 0 {
             return;
         }
-        // SAFETY: as in `read`; one byte. The backend's first packet may set another bit at this moment:
-        // either is seen again with the next packet.
-        unsafe { (*self.entry).flags |= flow_flag::UNANSWERED };
         account::unanswered(key.service, entry.slot(), entry.backend_index);
         self.fail(key, entry);
     }
 
-    /// Tells the breaker of the flow's first error.
+    /// Tells the breaker of an error, if it is the flow's first.
     #[inline(always)]
-    fn fail(&self, key: &FlowKey, entry: &FlowEntry) {
+    pub fn fail(&self, key: &FlowKey, entry: &FlowEntry) {
+        if entry.flags & flow_flag::FAILED != 0 {
+            return;
+        }
+        // SAFETY: as in `read`; one byte. The other direction may set another bit at this moment: either is
+        // seen again with the next packet.
+        unsafe { (*self.entry).flags |= flow_flag::FAILED };
         breaker::error(&Failed {
             client: &key.client,
             client_port: key.client_port.0,
@@ -435,9 +438,16 @@ impl Flow {
             milestone,
             Some(Milestone::Refused | Milestone::ResetByBackend)
         );
-        if has_failed && entry.flags & flow_flag::UNANSWERED == 0 {
+        if has_failed {
             self.fail(key, entry);
         }
+    }
+
+    /// What comes through the flow is not looked at any more.
+    #[inline(always)]
+    pub fn unwatch(&self) {
+        // SAFETY: as in `fail`. An entry of a handshake may be copied at this moment; the copy is asked again.
+        unsafe { (*self.entry).flags &= !flow_flag::WATCHED };
     }
 
     /// Notes a datagram of the backend; the first one confirms the flow.

@@ -24,6 +24,7 @@ mod hairpin;
 mod icmp;
 mod local;
 mod maps;
+mod observe;
 mod owner;
 mod parse;
 mod pipeline;

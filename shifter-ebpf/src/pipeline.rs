@@ -26,6 +26,7 @@ use crate::{
     frame::{Frame, Rewrite},
     hairpin,
     icmp::{self, Translation},
+    observe::{self, news},
     owner,
     parse::{Kind, Packet, parse, quoted},
     rescue,
@@ -362,6 +363,9 @@ fn forward<F: Frame>(
 ) -> Verdict {
     let entry = flow.read();
     flow.see_client(key, &entry, packet);
+    if entry.flags & flow_flag::WATCHED != 0 && observe::client(frame, packet, key) {
+        flow.unwatch();
+    }
     let reset = entry.phase == Phase::Aborted as u32;
     let len_bytes = frame.len_bytes(packet);
     let rewrite = Rewrite {
@@ -391,6 +395,15 @@ fn reply<F: Frame>(frame: &F, packet: &Packet, key: &FlowKey, flow: Flow) -> Ver
         return Verdict::DropBrokenState;
     };
     flow.see_backend(key, &entry, packet);
+    if entry.flags & flow_flag::WATCHED != 0 {
+        let news = observe::backend(frame, packet, key, entry.slot());
+        if news & news::FAILED != 0 {
+            flow.fail(key, &entry);
+        }
+        if news & news::LAST != 0 {
+            flow.unwatch();
+        }
+    }
     let reset = entry.phase == Phase::Aborted as u32;
     let len_bytes = frame.len_bytes(packet);
     let rewrite = Rewrite {
@@ -459,6 +472,8 @@ fn open<F: Frame>(frame: &F, packet: &Packet, key: &FlowKey, vip: &VipEntry) -> 
             return Verdict::DropPortConflict;
         }
         entry.flags |= flow_flag::TURNED;
+    } else if observe::open(key, packet) {
+        entry.flags |= flow_flag::WATCHED;
     }
     if flow::open(key, &entry).is_err() {
         return Verdict::DropTableFull;

@@ -1,6 +1,7 @@
 //! Real web servers as backends: nginx, with an answer that says who gave it.
 
 use std::{
+    collections::BTreeMap,
     fmt::Write as _,
     fs, io,
     net::SocketAddr,
@@ -48,6 +49,8 @@ pub struct Spec {
     pub is_shared: bool,
     /// Whether whoever started it leaves it alone, as a daemon: only then it exchanges its program.
     pub is_left_alone: bool,
+    /// Whether the status of each answer is written down, for [`Backend::statuses`].
+    pub logs: bool,
 }
 
 impl Spec {
@@ -61,6 +64,7 @@ impl Spec {
             workers_count: 1,
             is_shared: false,
             is_left_alone: false,
+            logs: false,
         }
     }
 }
@@ -269,6 +273,18 @@ impl Backend {
         fs::read_to_string(self.log_path()).unwrap_or_default()
     }
 
+    /// How many answers of each status it has written down since it was started last, when it is asked to. Unprobed
+    /// worlds only: those of probes are among them.
+    pub fn statuses(&self) -> BTreeMap<u16, u64> {
+        let path = self.scratch.path().join("access.log");
+        let text = fs::read_to_string(path).unwrap_or_default();
+        let mut counts = BTreeMap::new();
+        for status in text.lines().filter_map(|line| line.parse().ok()) {
+            *counts.entry(status).or_default() += 1;
+        }
+        counts
+    }
+
     fn log_path(&self) -> PathBuf {
         self.scratch.path().join("error.log")
     }
@@ -307,6 +323,11 @@ fn config(spec: &Spec, scratch: &Scratch) -> String {
     } else {
         format!("return 200 \"{}\";", "x".repeat(spec.body_bytes))
     };
+    let access_log = if spec.logs {
+        format!("log_format status \"$status\"; access_log {dir}/access.log status;")
+    } else {
+        "access_log off;".to_owned()
+    };
     format!(
         r#"daemon off;
 worker_processes {workers_count};
@@ -317,7 +338,7 @@ pid {dir}/nginx.pid;
 error_log {dir}/error.log notice;
 events {{ worker_connections 32768; multi_accept on; }}
 http {{
-    access_log off;
+    {access_log}
     default_type text/plain;
     keepalive_requests 1000000000;
     keepalive_timeout 1h;

@@ -3,6 +3,7 @@
 pub mod backend;
 pub mod bench;
 pub mod bpffs;
+pub mod conversation;
 pub mod daemon;
 pub mod flood;
 pub mod http;

@@ -71,6 +71,7 @@ fn plan(place: Dual) -> ServicePlan {
         baseline: Slot::A,
         weight_bp: 5_000,
         held: false,
+        observe: Default::default(),
         breaker: Default::default(),
         rearms: false,
         latches: false,

@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Affinity, BreakerStatus, LocalClientsStatus, Phase, RolloutStatus, Slot};
+use super::{
+    Affinity, BreakerStatus, LocalClientsStatus, ObservedStatus, Phase, RolloutStatus, Slot,
+};
 
 /// `GET /v1/status`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,6 +106,9 @@ pub struct ServiceStatus {
     /// Its last rollout, if it had one.
     #[serde(default)]
     pub rollout: Option<RolloutStatus>,
+    /// What is looked at in its connections, as the file has it.
+    #[serde(default)]
+    pub observe: Vec<String>,
     /// Steered although its file is gone.
     pub orphaned: bool,
     /// The slots, a then b.
@@ -156,6 +161,9 @@ pub struct SlotStatus {
     /// Socket plane: its counters by name; empty on the nat plane.
     #[serde(default)]
     pub socket: Vec<(String, u64)>,
+    /// What was seen in its connections; null where nobody looks.
+    #[serde(default)]
+    pub observed: Option<ObservedStatus>,
     /// Its backends.
     pub backends: Vec<BackendStatus>,
 }

@@ -153,6 +153,8 @@ fn samples() -> Vec<(&'static str, Value)> {
     vec![
         row("FlowCounts", backend.counters),
         row("BackendStatus", backend),
+        row("ObservedStatus", slot.observed.clone().unwrap()),
+        row("WaitStatus", slot.observed.clone().unwrap().connect),
         row("SlotStatus", slot),
         row("TargetStatus", &service.targets[0]),
         row("ArmStatus", &service.breaker.arms[0]),

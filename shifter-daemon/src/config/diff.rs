@@ -29,7 +29,7 @@ pub fn diff(old: &ServiceSpec, new: &ServiceSpec) -> Vec<ConfigChange> {
         let (before, after) = (show(old), show(new));
         (before != after).then_some((before, after))
     };
-    let rows: [(&str, Option<BeforeAfter>); 22] = [
+    let rows: [(&str, Option<BeforeAfter>); 23] = [
         ("service.vip", lists(vips)),
         ("service.protocol", plain(|spec| protocol(spec.protocol))),
         ("service.plane", plain(|spec| plane(spec.plane))),
@@ -41,6 +41,10 @@ pub fn diff(old: &ServiceSpec, new: &ServiceSpec) -> Vec<ConfigChange> {
         ("service.on_empty", plain(|spec| on_empty(spec.on_empty))),
         ("service.readmit", plain(|spec| readmit(spec.readmit))),
         ("service.on_full", plain(|spec| on_full(spec.on_full))),
+        (
+            "service.observe",
+            plain(|spec| spec.observe.names().join(", ")),
+        ),
         ("slot.a.backends", lists(|spec| backends(spec, Slot::A))),
         ("slot.a.user", plain(|spec| user(spec, Slot::A))),
         ("slot.b.backends", lists(|spec| backends(spec, Slot::B))),
@@ -96,6 +100,7 @@ pub fn diff(old: &ServiceSpec, new: &ServiceSpec) -> Vec<ConfigChange> {
 fn remark(key: &str) -> &'static str {
     match key {
         "target" => "open connections stay where they are",
+        "service.observe" => "new connections; those that are open stay as they are",
         "breaker" => "a trial that is under way goes on with what it has seen",
         "service.affinity" => {
             "new connections of a client may go to another version or backend than before"

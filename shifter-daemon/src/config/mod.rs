@@ -20,6 +20,7 @@ mod field;
 mod file_set;
 mod gate;
 mod node;
+mod observe;
 mod outlier;
 mod place;
 mod probe;

@@ -101,7 +101,10 @@ pub(super) mod service {
             Key::new("on_empty", "on_empty = \"drop\""),
             Key::new("readmit", "readmit = \"probe\""),
             Key::new("on_full", "on_full = \"stay\""),
-            Key::later("observe"),
+            Key::new(
+                "observe",
+                "observe = [\"connections\", \"latency\", \"http\"]",
+            ),
         ],
     };
     pub const SLOTS: Table = Table {

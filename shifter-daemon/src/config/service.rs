@@ -8,7 +8,7 @@ use toml::Spanned;
 use super::{
     address, breaker,
     field::Field,
-    gate, outlier, probe, relations,
+    gate, observe, outlier, probe, relations,
     report::{Report, shown},
     rollout, schema,
     section::Section,
@@ -197,6 +197,7 @@ fn read(file: &str, text: &str, top: &Section<'_>, report: &mut Report<'_>) -> S
                 report,
             )
             .unwrap_or_default(),
+            observe: observe::read(&service, protocol, report),
             slots: slots.map(|read| SlotSpec {
                 backends: read.backends.into_iter().map(Spanned::into_inner).collect(),
                 user: read.user,

@@ -7,7 +7,9 @@ use std::{
 
 use shifter_common::steering::{Affinity, Slot, SteeringWord, WEIGHT_FULL_BP};
 
-use crate::model::{BreakerMode, BreakerSpec, OnEmpty, OnFull, Plane, Protocol, Targets};
+use crate::model::{
+    BreakerMode, BreakerSpec, ObserveSpec, OnEmpty, OnFull, Plane, Protocol, Targets,
+};
 
 /// The wanted state of one service. It leaves its executor no choice.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +32,8 @@ pub struct ServicePlan {
     pub held: bool,
     /// Clients that do not follow the weight.
     pub targets: Targets,
+    /// What is looked at in its connections.
+    pub observe: ObserveSpec,
     /// When the kernel takes the canary out by itself.
     pub breaker: BreakerSpec,
     /// Whether somebody has given a weight since the kernel last did: only that forgets its trip.
@@ -152,6 +156,8 @@ pub struct PublishedService {
     pub on_full: OnFull,
     /// Clients that do not follow the weight.
     pub targets: Targets,
+    /// What is looked at in its connections.
+    pub observe: ObserveSpec,
     /// Where new flows are steered: never [`Plane::Auto`].
     pub plane: Plane,
     /// Backends of both slots that take new flows: slot, address.

@@ -144,6 +144,7 @@ impl ServiceControl {
             on_empty: published.on_empty,
             readmit: Readmit::Listen,
             on_full: published.on_full,
+            observe: published.observe,
             slots,
             targets: published.targets.clone(),
             readiness: ProbeSpec {
@@ -562,6 +563,7 @@ impl ServiceControl {
             weight_bp: self.record.weight_bp,
             held: self.record.held,
             targets: self.spec.targets.clone(),
+            observe: self.spec.observe,
             breaker: self.spec.breaker.clone(),
             rearms: self.rearms,
             latches: self.latches,

@@ -147,6 +147,7 @@ impl MemoryState {
                 PlanePlan::Socket(socket) => socket.on_full,
             },
             targets: plan.targets.clone(),
+            observe: plan.observe,
             plane: match plan.plane {
                 PlanePlan::Nat => Plane::Nat,
                 PlanePlan::Socket(_) => Plane::Socket,

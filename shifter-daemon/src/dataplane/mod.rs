@@ -16,6 +16,7 @@ pub use crate::control::{
 use shifter_common::{
     abi::{BackendCounters, FlowEntry, FlowKey, SlotCounters},
     breaker::{ARM_COUNT, ArmWord, BreakerCounters, Trip},
+    observe::Observed,
     socket::SocketCounters,
     steering::{Slot, SteeringWord},
     wire::{InterfaceStatus, LocalClientsStatus},
@@ -102,7 +103,13 @@ pub struct ServiceReading {
     pub sockets: [SocketCounters; 2],
     /// Backends that are in a slot or still have flows.
     pub backends: Vec<BackendReading>,
+    /// What was seen in the connections of slots a and b; `None` if nobody looks.
+    pub observed: Option<[ObservedReading; 2]>,
 }
+
+/// What was seen in the connections of a slot.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ObservedReading(pub Box<Observed>);
 
 /// What the breaker of a service says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

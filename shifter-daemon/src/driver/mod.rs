@@ -13,6 +13,7 @@ mod history;
 mod idle;
 mod inbox;
 mod listeners;
+mod observed;
 mod outliers;
 mod plan;
 mod publication;

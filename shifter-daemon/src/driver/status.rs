@@ -14,7 +14,7 @@ use shifter_common::{
     },
 };
 
-use super::{Answer, Driver, Reply, SHIFTERD, TICK_INTERVAL, send, unix_ms};
+use super::{Answer, Driver, Reply, SHIFTERD, TICK_INTERVAL, observed, send, unix_ms};
 use crate::{
     config::format_duration,
     control::{Deviation, ServiceControl},
@@ -197,6 +197,7 @@ impl Driver {
                 targets_held: record.held,
                 breaker: self.breaker_status(name, control)?,
                 rollout: self.rollout_status(name),
+                observe: spec.observe.names().into_iter().map(Into::into).collect(),
                 orphaned: control.deviation == Some(Deviation::Gone),
                 slots,
                 notes,
@@ -300,6 +301,10 @@ fn slot_status(
         } else {
             Vec::new()
         },
+        observed: reading
+            .observed
+            .as_ref()
+            .map(|slots| observed::status(&slots[slot.index() as usize])),
         backends,
     };
     let indexes = spec

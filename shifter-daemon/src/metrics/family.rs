@@ -1,17 +1,31 @@
 //! Which metrics there are, and where in a status each finds its samples. Pure.
 
+use super::observed;
 use shifter_common::wire::{BackendStatus, LocalSlotStatus, ServiceStatus, SlotStatus, Status};
 
 /// Name and value of the labels of one sample.
 pub(super) type Labels = Vec<(&'static str, String)>;
 
 /// A sample's value.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum Value {
     /// A count.
     Integer(u64),
     /// A ratio or a time.
     Real(f64),
+    /// Durations.
+    Histogram(Durations),
+}
+
+/// How many durations there were, and how long they were.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Durations {
+    /// All of them together, seconds.
+    pub sum_s: f64,
+    /// How many.
+    pub count: u64,
+    /// Upper bound in seconds, and how many lie between it and the one before.
+    pub buckets: Vec<(f64, u64)>,
 }
 
 /// Type of a metric, and for an info the suffix that goes with it.
@@ -23,6 +37,8 @@ pub(super) enum Kind {
     Gauge,
     /// Always 1; the labels tell.
     Info,
+    /// Counts by bounds.
+    Histogram,
 }
 
 /// One metric.
@@ -409,6 +425,19 @@ pub(super) const FAMILIES: &[Family] = &[
                 (labels, Value::Integer(s.targeted_count))
             })
         },
+    ),
+    Family {
+        name: "shifter_slot_latency",
+        unit: Some("seconds"),
+        kind: Kind::Histogram,
+        help: "How long backends of a slot took to answer: to a SYN (connect), to a first request (first_byte).",
+        samples: observed::waits,
+    },
+    counter(
+        "shifter_slot_responses",
+        None,
+        "Responses of a slot in HTTP/1.x, by class; see docs/observability.md for what is unknown.",
+        observed::responses,
     ),
     gauge(
         "shifter_breaker_armed",

@@ -5,6 +5,7 @@
 //! clients or errors could multiply.
 
 mod family;
+mod observed;
 mod server;
 mod socket;
 mod text;

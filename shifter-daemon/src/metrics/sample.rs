@@ -5,8 +5,9 @@ use shifter_common::{
     verdict::Verdict,
     wire::{
         Affinity, ArmStatus, BackendStatus, BreakerStatus, DaemonStatus, Event, FlowCounts,
-        InterfaceStatus, LocalClientsStatus, LocalSlotStatus, Role, RolloutOutcome, RolloutStatus,
-        ServiceStatus, Slot, SlotStatus, Status, TargetStatus, TripStatus,
+        InterfaceStatus, LocalClientsStatus, LocalSlotStatus, ObservedStatus, Role, RolloutOutcome,
+        RolloutStatus, ServiceStatus, Slot, SlotStatus, Status, TargetStatus, TripStatus,
+        WaitStatus,
     },
 };
 
@@ -152,6 +153,7 @@ fn orders() -> ServiceStatus {
         targets_held: true,
         breaker: breaker(),
         rollout: Some(rollout()),
+        observe: vec!["connections".into(), "latency".into(), "http".into()],
         orphaned: true,
         slots: vec![
             SlotStatus {
@@ -169,6 +171,7 @@ fn orders() -> ServiceStatus {
                 departed_flows_count: 5,
                 accept_queue_count: 8,
                 socket: socket(1_000_000),
+                observed: Some(observed()),
                 backends: vec![
                     backend("10.0.0.10:8443", true, 500),
                     backend("[2001:db8::11]:8443", true, 400),
@@ -189,6 +192,7 @@ fn orders() -> ServiceStatus {
                 departed_flows_count: 6,
                 accept_queue_count: 9,
                 socket: socket(2_000_000),
+                observed: Some(ObservedStatus::default()),
                 backends: vec![backend("10.0.0.11:9443", false, 304)],
             },
         ],
@@ -203,6 +207,25 @@ pub(crate) fn socket(base: u64) -> Vec<(String, u64)> {
         .zip(rows.rows())
         .map(|(count, (name, ..))| (name.to_owned(), count))
         .collect()
+}
+
+fn observed() -> ObservedStatus {
+    let wait = |count, sum_ns| WaitStatus {
+        count,
+        sum_ns,
+        p50_ns: 400_000,
+        p99_ns: 1_500_000,
+        shorter: vec![(131_072, 2), (1_048_576, count - 1), (2_097_152, count)],
+    };
+    ObservedStatus {
+        connect: wait(40, 1_500_000),
+        first_byte: wait(38, 17_250_000),
+        responses: vec![
+            ("1xx".into(), 1),
+            ("2xx".into(), 900),
+            ("unknown".into(), 3),
+        ],
+    }
 }
 
 fn billing() -> ServiceStatus {
@@ -221,6 +244,7 @@ fn billing() -> ServiceStatus {
         departed_flows_count: 0,
         accept_queue_count: 0,
         socket: vec![],
+        observed: None,
         backends: vec![],
     };
     ServiceStatus {
@@ -240,6 +264,7 @@ fn billing() -> ServiceStatus {
         targets_held: false,
         breaker: Default::default(),
         rollout: None,
+        observe: vec!["connections".into()],
         orphaned: false,
         slots: vec![slot(Slot::A, Role::Canary), slot(Slot::B, Role::Baseline)],
         notes: vec![],

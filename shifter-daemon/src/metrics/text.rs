@@ -56,6 +56,7 @@ fn write(family: &Family, status: &Status, encoder: &mut DescriptorEncoder<'_>) 
         Kind::Counter => MetricType::Counter,
         Kind::Gauge => MetricType::Gauge,
         Kind::Info => MetricType::Info,
+        Kind::Histogram => MetricType::Histogram,
     };
     let mut metric = encoder.encode_descriptor(name, help, unit.as_ref(), metric_type)?;
     for (labels, value) in samples(status) {
@@ -71,8 +72,11 @@ fn write(family: &Family, status: &Status, encoder: &mut DescriptorEncoder<'_>) 
     Ok(())
 }
 
-fn put(kind: Kind, value: Value, sample: MetricEncoder<'_>) -> fmt::Result {
+fn put(kind: Kind, value: Value, mut sample: MetricEncoder<'_>) -> fmt::Result {
     match (kind, value) {
+        (_, Value::Histogram(d)) => {
+            sample.encode_histogram::<Labels>(d.sum_s, d.count, &d.buckets, None)
+        }
         (Kind::Counter, Value::Integer(n)) => ConstCounter::new(n).encode(sample),
         (Kind::Counter, Value::Real(n)) => ConstCounter::new(n).encode(sample),
         (_, Value::Integer(n)) => ConstGauge::new(n).encode(sample),
@@ -147,8 +151,15 @@ mod tests {
             let suffix = match *kind {
                 "counter" => "_total",
                 "info" => "_info",
+                "histogram" => ["_sum", "_count", "_bucket"]
+                    .into_iter()
+                    .find(|suffix| name.ends_with(suffix))
+                    .unwrap_or("_bucket"),
                 _ => "",
             };
+            if name.ends_with("_bucket") != (id.contains("{le=\"") || id.contains(",le=\"")) {
+                objections.push(format!("{id}: a bucket has a bound, and nothing else has"));
+            }
             if name != format!("{current}{suffix}") {
                 objections.push(format!("{name}: not of the {kind} {current}"));
             }

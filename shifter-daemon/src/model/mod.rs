@@ -3,6 +3,7 @@
 mod breaker;
 mod idle;
 mod node;
+mod observe;
 mod outlier;
 mod prefix;
 mod service;
@@ -10,6 +11,7 @@ mod service;
 pub use breaker::*;
 pub use idle::*;
 pub use node::*;
+pub use observe::*;
 pub use outlier::*;
 pub use prefix::*;
 pub use service::*;

@@ -12,7 +12,7 @@ pub use shifter_common::{
     wire::EstablishedPolicy,
 };
 
-use super::{BreakerSpec, OutlierSpec};
+use super::{BreakerSpec, ObserveSpec, OutlierSpec};
 use crate::rollout::{FrozenPlan, PlanError, PlanKind, RolloutSpec, ServiceShape, Wanted};
 
 /// All services by name.
@@ -43,6 +43,8 @@ pub struct ServiceSpec {
     pub readmit: Readmit,
     /// What happens to a new flow whose listener's accept queue is full (socket plane).
     pub on_full: OnFull,
+    /// What is looked at in its connections.
+    pub observe: ObserveSpec,
     /// Slots a and b.
     pub slots: [SlotSpec; 2],
     /// Clients that do not follow the weight; at most 1,024 prefixes.

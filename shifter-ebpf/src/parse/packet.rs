@@ -141,6 +141,13 @@ impl Packet {
             .wrapping_add(self.sequence_len)
     }
 
+    /// Offset of a TCP segment's data in the frame.
+    #[inline(always)]
+    pub const fn data_offset(&self) -> u32 {
+        let tcp_words = (u16::from_be(self.offset_and_flags) >> 12) as u32;
+        self.l4_offset.wrapping_add(tcp_words * 4)
+    }
+
     /// Whether the packet opens a flow where there is none: a SYN, or any datagram.
     #[inline(always)]
     pub const fn opens(&self) -> bool {

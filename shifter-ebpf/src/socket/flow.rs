@@ -10,6 +10,7 @@ use shifter_common::{
 use super::{
     account::{self, Counters, count},
     observe::Event,
+    seen,
 };
 use crate::{
     breaker::{self, Failed},
@@ -52,6 +53,7 @@ pub fn established(event: &Event, tag: *mut SocketTag) -> bool {
         account::flow(service, slot, backend, |flows| unsafe {
             &raw mut (*flows).established
         });
+        seen::open(event, tag);
     }
     true
 }
@@ -79,13 +81,15 @@ pub fn closed(event: &Event, tag: *mut SocketTag, old_state: u32) {
                     // SAFETY: no reference is made, and the pointer is to a whole value.
                     unsafe { &raw mut (*flows).reset_by_backend }
                 });
-                breaker::error(&Failed {
-                    client: &event.client(),
-                    client_port: event.client_port(),
-                    service: tag.service,
-                    slot: tag.slot(),
-                    cohort: tag.cohort,
-                });
+                if !seen::has_failed(event.socket()) {
+                    breaker::error(&Failed {
+                        client: &event.client(),
+                        client_port: event.client_port(),
+                        service: tag.service,
+                        slot: tag.slot(),
+                        cohort: tag.cohort,
+                    });
+                }
             }
             Some(RESET_BY_PEER) => {
                 account::flow(tag.service, tag.slot(), tag.backends[0], |flows| {
@@ -105,7 +109,7 @@ pub fn closed(event: &Event, tag: *mut SocketTag, old_state: u32) {
 
 /// Whether the version that the connection belongs to still has its slot.
 #[inline(always)]
-fn is_current(tag: &SocketTag) -> bool {
+pub fn is_current(tag: &SocketTag) -> bool {
     matches!(
         select::backend(tag.backends[0]),
         Some(entry) if entry.backend_id == tag.backend_ids[0] && entry.version_id == tag.version_id

@@ -9,6 +9,7 @@ use aya_ebpf::{
 };
 use shifter_common::{
     abi::{VipKey, capacity},
+    observe::WatchedSocket,
     socket::{
         BackendSockets, Capture, LookupVerdict, SOCKETS_PER_BACKEND, SocketCounters, SocketOwner,
         SocketTag, host,
@@ -73,6 +74,9 @@ pub static SOCKET_TAGS: BtfMap<i32, SocketTag, SK_STORAGE, 0, CLONED> = BtfMap::
 
 #[btf_map]
 pub static SOCKET_OWNERS: BtfMap<i32, SocketOwner, SK_STORAGE, 0, OWN> = BtfMap::new();
+
+#[btf_map]
+pub static WATCHED_SOCKETS: BtfMap<i32, WatchedSocket, SK_STORAGE, 0, OWN> = BtfMap::new();
 
 #[map]
 pub static BACKEND_SOCKETS: Array<BackendSockets> =

@@ -4,9 +4,10 @@
 //! sk_lookup:  VIP → select → backend → listener ─ assigned
 //!                              └─ none ─→ other backend → other slot → policy
 //! sock_ops:   listen → capture        established → count, tag        closed → free, count
+//! cgroup_skb: watched socket → first byte, responses → count
 //! ```
 //!
-//! `lookup` has the branching of the first line, `observe` that of the second.
+//! `lookup` has the branching of the first line, `observe` that of the second, `seen` that of the third.
 
 mod account;
 mod bound;
@@ -16,4 +17,5 @@ mod inside;
 mod lookup;
 mod maps;
 mod observe;
+mod seen;
 mod seize;

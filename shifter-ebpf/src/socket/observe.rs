@@ -143,6 +143,19 @@ impl Event {
         (u32::from_be(port) as u16).to_be()
     }
 
+    /// Numbers of the client's next byte and of the socket's own.
+    #[inline(always)]
+    pub fn next_numbers(&self) -> (u32, u32) {
+        let ctx = self.0;
+        // SAFETY: the context of this run.
+        unsafe {
+            (
+                (&raw const (*ctx).rcv_nxt).read_volatile(),
+                (&raw const (*ctx).snd_nxt).read_volatile(),
+            )
+        }
+    }
+
     /// The socket's error (`sk_err`); `None` if it cannot be read.
     #[inline(always)]
     pub fn error(&self) -> Option<i32> {

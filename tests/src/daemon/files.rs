@@ -48,6 +48,7 @@ pub fn service(name: &str, vips: &[SocketAddr], a: &[SocketAddr], b: &[SocketAdd
             failure_threshold: 2,
         },
         outlier: None,
+        observe: Default::default(),
         breaker: Default::default(),
         drain_timeout: Duration::from_secs(60),
         rollback_established: EstablishedPolicy::Drain,
@@ -139,10 +140,11 @@ pub fn service_toml(service: &ServiceSpec) -> String {
     let mut text = format!(
         "[service]\nname = {:?}\nvip = [{}]\nprotocol = {protocol:?}\nplane = {plane:?}\n\
          affinity = {affinity:?}\ndefault_slot = \"{}\"\non_empty = {on_empty:?}\n\
-         readmit = {readmit:?}\non_full = {on_full:?}\n",
+         readmit = {readmit:?}\non_full = {on_full:?}\nobserve = {:?}\n",
         service.name,
         vips.join(", "),
         service.default_slot,
+        service.observe.names(),
     );
     for slot in Slot::ALL {
         let _ = writeln!(text, "[slot.{slot}]");
@@ -257,6 +259,7 @@ mod tests {
         other.plane = Plane::Socket;
         other.readmit = Readmit::Listen;
         other.on_full = OnFull::Failover;
+        other.observe.http = true;
         other.slots[1].user = Some("orders".into());
         other.affinity = Affinity::Client;
         other.default_slot = Slot::B;

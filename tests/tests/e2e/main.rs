@@ -20,6 +20,7 @@ mod input;
 mod interfaces;
 mod kept;
 mod local;
+mod observe;
 mod outliers;
 mod paths;
 mod readiness;

@@ -61,8 +61,12 @@ impl Stage {
     /// As [`Stage::with`], with a node of one's own.
     pub fn on(node: Node, options: Options, spec: ServiceSpec) -> Self {
         let world = World::pair(options);
-        let a = Backend::start(world.host(), Spec::new("a", &OTHER.ports(PORT_A)));
-        let b = Backend::start(world.host(), Spec::new("b", &OTHER.ports(PORT_B)));
+        let server = |name, port| Spec {
+            logs: spec.observe.http,
+            ..Spec::new(name, &OTHER.ports(port))
+        };
+        let a = Backend::start(world.host(), server("a", PORT_A));
+        let b = Backend::start(world.host(), server("b", PORT_B));
         let daemon = Daemon::start(world.host(), node, &[spec]);
         let stage = Self {
             daemon,

@@ -17,7 +17,7 @@ use shifter_common::{
     abi::{
         BackendCounters, FlowCounters, FlowEntry, FlowKey, SlotCounters, TICK_SHIFT, map, program,
     },
-    breaker, protocol,
+    breaker, observe, protocol,
     verdict::{Action, Verdict},
 };
 use shifter_daemon::{
@@ -82,7 +82,10 @@ impl Kernel {
         self.dataplane = None;
         let pins = self.bpffs.path().join("shifter").join("v1").join("maps");
         let own = map::ALL.into_iter().filter(|name| *name != map::LAYOUT);
-        for name in own.chain(breaker::map::ALL) {
+        // A row of counters is emptied when it is given to a service.
+        let observed = observe::map::ALL.into_iter();
+        let observed = observed.filter(|name| *name != observe::map::OBSERVED);
+        for name in own.chain(breaker::map::ALL).chain(observed) {
             let data = MapData::from_pin(pins.join(name)).expect("the pin");
             empty(&data);
         }
@@ -93,6 +96,17 @@ impl Kernel {
     pub fn pinned(&self, name: &str) -> MapData {
         let pins = self.bpffs.path().join("shifter").join("v1").join("maps");
         MapData::from_pin(pins.join(name)).expect("the pin")
+    }
+
+    /// Elements of a hash map.
+    pub fn entries(&self, name: &str) -> usize {
+        let data = self.pinned(name);
+        let info = data.info().expect("the map");
+        let (key_bytes, value_bytes) = (info.key_size(), info.value_size());
+        assert_eq!((key_bytes, value_bytes), (24, 40), "{name}: of flows");
+        let map = Map::from_map_data(data).expect("a map");
+        let flows: HashMap<_, FlowKey, FlowEntry> = map.try_into().expect("a hash map");
+        flows.keys().count()
     }
 
     /// Ends this dataplane and opens it anew over the same pins, as a daemon that starts again.
@@ -121,7 +135,8 @@ impl Kernel {
         let dataplane = BpfDataplane::open(&node).expect("a dataplane");
         let pins = bpffs.path().join("shifter").join("v1").join("maps");
         let mut loader = EbpfLoader::new();
-        for name in map::ALL.into_iter().chain(breaker::map::ALL) {
+        let parts = map::ALL.into_iter().chain(breaker::map::ALL);
+        for name in parts.chain(observe::map::ALL) {
             loader.map_pin_path(name, pins.join(name));
         }
         let mut programs = loader

@@ -14,6 +14,7 @@ mod foreign;
 mod hairpin;
 mod handshake;
 mod icmp;
+mod observe;
 mod owners;
 mod selection;
 mod tags;

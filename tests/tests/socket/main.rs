@@ -12,6 +12,7 @@ mod death;
 mod full;
 mod groups;
 mod handshake;
+mod observe;
 mod planes;
 mod reload;
 mod shares;

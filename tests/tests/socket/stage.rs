@@ -62,8 +62,12 @@ impl Stage {
     /// Servers and a service of one's own.
     pub fn serving(a: Spec, b: Spec, spec: ServiceSpec) -> Self {
         let world = World::pair(Options::default());
-        let a = Backend::start(world.host(), a);
-        let b = Backend::start(world.host(), b);
+        let server = |server: Spec| Spec {
+            logs: spec.observe.http,
+            ..server
+        };
+        let a = Backend::start(world.host(), server(a));
+        let b = Backend::start(world.host(), server(b));
         let daemon = Daemon::start(world.host(), Node::new(HookSpec::Tc), &[spec]);
         let stage = Self {
             daemon,

@@ -46,6 +46,14 @@ fn each_changed_key_of_a_service_is_told_once() {
         ),
         (
             "[slot.a]",
+            "observe = [\"http\"]\n[slot.a]",
+            &[
+                "orders service.observe: connections -> connections, http Now (new connections; \
+                 those that are open stay as they are)",
+            ],
+        ),
+        (
+            "[slot.a]",
             "affinity = \"client\"\n[slot.a]",
             &[
                 "orders service.affinity: \"connection\" -> \"client\" Now (new connections of a \

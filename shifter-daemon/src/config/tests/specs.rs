@@ -59,6 +59,7 @@ fn smallest() -> ServiceSpec {
         targets: Default::default(),
         readiness: no_probe(),
         outlier: None,
+        observe: Default::default(),
         breaker: Default::default(),
         drain_timeout: Duration::from_secs(60),
         rollback_established: EstablishedPolicy::Drain,
@@ -125,6 +126,17 @@ fn each_key_of_a_service_file_does_what_it_says() {
             },
         ),
         (VIP, "vip = \"10.0.0.10:443\"\ndefault_slot = \"a\"", |_| {}),
+        (VIP, "vip = \"10.0.0.10:443\"\nobserve = []", |_| {}),
+        (
+            VIP,
+            "vip = \"10.0.0.10:443\"\nobserve = [\"connections\", \"http\"]",
+            |spec| spec.observe.http = true,
+        ),
+        (
+            VIP,
+            "vip = \"10.0.0.10:443\"\nobserve = [\"latency\"]",
+            |spec| spec.observe.latency = true,
+        ),
         (
             SLOT_A,
             "[slot.b]\nbackends = [\"10.0.0.11:8443\"]\n",

@@ -19,6 +19,7 @@ mod log;
 mod mapped;
 mod maps;
 mod news;
+mod observe;
 mod pace;
 mod publish;
 mod raw;
@@ -88,6 +89,10 @@ pub struct BpfDataplane {
     directory: PinDirectory,
     was_adopted: bool,
     breaker: breaker::BreakerMaps,
+    observe: observe::ObserveMaps,
+    /// Services of the socket plane in whose connections something is looked at; not known before the
+    /// first is published.
+    observed_sockets: Option<std::collections::BTreeSet<u32>>,
     /// The socket plane, or why it cannot be had.
     socket: Result<socket::SocketPlane, String>,
     /// Service index by name.
@@ -170,6 +175,7 @@ impl BpfDataplane {
         }
         let maps = Maps::take(&mut object)?;
         let breaker = breaker::BreakerMaps::take(&mut object)?;
+        let observe = observe::ObserveMaps::take(&mut object)?;
         let mut local = LocalMaps::take(&mut object)?;
         local.steer(hooks.has_local())?;
         let mut this = Self {
@@ -181,6 +187,8 @@ impl BpfDataplane {
             directory,
             was_adopted,
             breaker,
+            observe,
+            observed_sockets: None,
             socket,
             services: BTreeMap::new(),
             vips: Vips::default(),
@@ -514,11 +522,13 @@ fn load(directory: &PinDirectory, node: &NodeSpec) -> Result<Ebpf, DataplaneErro
     use abi::map;
     use shifter_common::{
         breaker::{COHORT_COUNT, SOURCE_CELLS, map as breaker},
+        observe::map as observe,
         socket::{SOCKETS_PER_BACKEND, map as sockets},
     };
     let sizes = &node.sizes;
     let mut loader = EbpfLoader::new();
-    for name in map::ALL.into_iter().chain(sockets::ALL).chain(breaker::ALL) {
+    let parts = map::ALL.into_iter().chain(sockets::ALL);
+    for name in parts.chain(breaker::ALL).chain(observe::ALL) {
         loader.map_pin_path(name, directory.map(name));
     }
     for (name, count) in [
@@ -552,6 +562,7 @@ fn load(directory: &PinDirectory, node: &NodeSpec) -> Result<Ebpf, DataplaneErro
         ),
         (breaker::BREAKER_COUNTERS, sizes.services_count),
         (breaker::TRIPS, sizes.services_count),
+        (observe::OBSERVE_RULES, sizes.services_count),
         (sockets::BACKEND_SOCKETS, sizes.backends_count),
         (sockets::CAPTURES, sizes.backends_count * 3),
         (sockets::SOCKET_COUNTERS, sizes.services_count * 2),

@@ -68,6 +68,7 @@ impl BpfDataplane {
     ) -> Result<Publication, DataplaneError> {
         let mut stored_at = self.take_out(service, plan);
         self.breaker.set_rules(service, &plan.breaker)?;
+        self.look(service, plan);
         let indexes = self.claim_backends(service, plan)?;
         self.admit(service, plan, &indexes)?;
         // Slot by slot: a table that does not fit must not keep the other slot's failed backend in.

@@ -33,6 +33,7 @@ impl BpfDataplane {
             protocol,
             on_empty,
             on_full,
+            observe: self.observe.spec(index),
             targets: self.targets.get(&index).cloned().unwrap_or_default(),
             plane: self.plane(index),
             ready: self
@@ -54,7 +55,7 @@ impl BpfDataplane {
         }
     }
 
-    fn plane(&self, index: u32) -> Plane {
+    pub(super) fn plane(&self, index: u32) -> Plane {
         let is_socket = self
             .vips
             .of(index)
@@ -118,6 +119,7 @@ impl BpfDataplane {
             slots,
             sockets,
             backends,
+            observed: self.observe.read(service)?,
         })
     }
 

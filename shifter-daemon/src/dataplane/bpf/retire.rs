@@ -38,6 +38,7 @@ impl BpfDataplane {
         }
         self.forget_targets(service);
         self.breaker.forget(service);
+        self.observe.forget(service);
         let backends: Vec<u32> = self.backends_of(service).map(|(index, _)| index).collect();
         for index in backends {
             self.planned_backends.remove(&index);

@@ -15,6 +15,7 @@ use super::{
     news::KernelNews,
     socket::{Lease, SocketPlane},
 };
+use crate::model::Plane;
 
 impl BpfDataplane {
     /// The socket plane, or why it cannot be had: a kernel without it still has the other plane.
@@ -44,6 +45,52 @@ impl BpfDataplane {
             }
             Err(_) => Ok(None),
         }
+    }
+
+    /// Has looked at what a plan asks for. Traffic does not wait for that: what cannot be looked at is told in
+    /// the log, and tried again with the next plan.
+    pub(super) fn look(&mut self, service: u32, plan: &ServicePlan) {
+        let set = self.observe.set(service, plan.observe);
+        if let Err(error) = set.and_then(|()| self.watch_sockets(service, plan)) {
+            tracing::error!(
+                service = plan.name,
+                "it is not observed as asked for: {error}"
+            );
+        }
+    }
+
+    /// Attaches the programs that see the packets of all sockets while a service needs them. Whoever was
+    /// adopted with them needs them until its own plan says otherwise.
+    fn watch_sockets(&mut self, service: u32, plan: &ServicePlan) -> Result<(), DataplaneError> {
+        if self.socket.is_err() {
+            return Ok(());
+        }
+        let was_watching = self
+            .observed_sockets
+            .as_ref()
+            .map(|known| !known.is_empty());
+        let mut services = match self.observed_sockets.take() {
+            Some(services) => services,
+            None => {
+                let known = self.services.values().copied();
+                known
+                    .filter(|known| self.observe.spec(*known).is_on())
+                    .filter(|known| self.plane(*known) == Plane::Socket)
+                    .collect()
+            }
+        };
+        if plan.plane != PlanePlan::Nat && plan.observe.is_on() {
+            services.insert(service);
+        } else {
+            services.remove(&service);
+        }
+        let is_wanted = !services.is_empty();
+        if was_watching != Some(is_wanted) {
+            // If it fails it is tried again: nothing is known then.
+            SocketPlane::watch(&mut self.object, &self.directory, is_wanted)?;
+        }
+        self.observed_sockets = Some(services);
+        Ok(())
     }
 
     pub(super) fn look_at_listeners(

@@ -85,6 +85,7 @@ pub fn plan() -> ServicePlan {
         baseline: Slot::A,
         weight_bp: 0,
         held: false,
+        observe: Default::default(),
         breaker: Default::default(),
         rearms: false,
         latches: false,

@@ -56,6 +56,7 @@ impl Steering {
         for name in map::ALL
             .into_iter()
             .chain(shifter_common::breaker::map::ALL)
+            .chain(shifter_common::observe::map::ALL)
         {
             loader.map_pin_path(name, pins.join(name));
         }

@@ -64,6 +64,7 @@ fn spec(vips: &[&str], a: &[&str], b: &[&str]) -> ServiceSpec {
             failure_threshold: 3,
         },
         outlier: None,
+        observe: Default::default(),
         breaker: Default::default(),
         drain_timeout: Duration::from_secs(60),
         rollback_established: EstablishedPolicy::Drain,

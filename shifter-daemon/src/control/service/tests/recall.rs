@@ -11,6 +11,7 @@ fn published(word: SteeringWord, ready: &[(Slot, &str)]) -> PublishedService {
         on_empty: OnEmpty::Pass,
         on_full: Default::default(),
         targets: Default::default(),
+        observe: Default::default(),
         plane: Plane::Nat,
         ready: ready
             .iter()

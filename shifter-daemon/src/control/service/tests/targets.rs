@@ -64,6 +64,7 @@ fn a_rollback_that_is_not_on_disk_is_in_force_all_the_same() {
             on_empty: OnEmpty::Drop,
             on_full: Default::default(),
             targets: control.spec().targets.clone(),
+            observe: Default::default(),
             ready: Vec::new(),
             version_ids: [None; 2],
         };

@@ -190,6 +190,7 @@ mod tests {
             baseline: Slot::A,
             weight_bp: 0,
             held: false,
+            observe: Default::default(),
             breaker: Default::default(),
             rearms: false,
             latches: false,

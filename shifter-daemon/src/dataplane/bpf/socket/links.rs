@@ -25,6 +25,8 @@ const fn attach_type(name: &str) -> u32 {
         b"socket_bound4" => 12,
         b"socket_bound6" => 13,
         b"socket_observe" => 3,
+        b"socket_seen_in" => 0,
+        b"socket_seen_out" => 1,
         _ => 36,
     }
 }
@@ -37,18 +39,22 @@ pub fn directory_of(directory: &PinDirectory) -> PathBuf {
     directory.path().join(DIRECTORY)
 }
 
-/// Attaches every program that is not, and puts the present ones in the place of others.
+/// Attaches each of these programs that is not, and puts the present ones in the place of others.
 ///
 /// # Errors
 /// What the kernel refuses, with the program's name.
-pub fn attach(object: &mut Ebpf, directory: &PinDirectory) -> Result<(), DataplaneError> {
+pub fn attach(
+    object: &mut Ebpf,
+    directory: &PinDirectory,
+    names: &[&str],
+) -> Result<(), DataplaneError> {
     let dir = directory_of(directory);
     fs::create_dir_all(&dir)
         .map_err(|error| DataplaneError::kernel(format!("creating {}", dir.display()), error))?;
     let cgroup = open_cgroup()?;
     let namespace = File::open("/proc/thread-self/ns/net")
         .map_err(|error| DataplaneError::kernel("opening the network namespace", error))?;
-    for name in program::ATTACHED {
+    for name in names.iter().copied() {
         let program = load(object, name)?;
         let target = if name == program::LOOKUP {
             namespace.as_fd()
@@ -71,13 +77,50 @@ pub fn attach(object: &mut Ebpf, directory: &PinDirectory) -> Result<(), Datapla
 /// If the kernel refuses.
 pub fn detach(directory: &PinDirectory) -> Result<(), DataplaneError> {
     // The one that steers goes first, else it would steer to listeners nobody keeps count of.
-    for name in program::ATTACHED.iter().rev() {
+    for name in program::ATTACHED.iter().rev().chain(&program::WATCHING) {
         let path = directory_of(directory).join(name);
         if path.exists() {
             detach_link(&path).map_err(|error| {
                 DataplaneError::kernel(format!("detaching the link {name}"), error)
             })?;
         }
+    }
+    Ok(())
+}
+
+/// Loads the programs that may be attached later, while the object still holds its maps.
+///
+/// # Errors
+/// If the kernel refuses one.
+pub fn load_watching(object: &mut Ebpf) -> Result<(), DataplaneError> {
+    for name in program::WATCHING {
+        load(object, name)?;
+    }
+    Ok(())
+}
+
+/// Has the packets of all sockets looked at, or no more.
+///
+/// # Errors
+/// What the kernel refuses, with the program's name.
+pub fn watch(
+    object: &mut Ebpf,
+    directory: &PinDirectory,
+    is_wanted: bool,
+) -> Result<(), DataplaneError> {
+    if is_wanted {
+        return attach(object, directory, &program::WATCHING);
+    }
+    for name in program::WATCHING {
+        let path = directory_of(directory).join(name);
+        if !path.exists() {
+            continue;
+        }
+        let failed =
+            |error: io::Error| DataplaneError::kernel(format!("detaching the link {name}"), error);
+        detach_link(&path).map_err(failed)?;
+        // A link that is detached cannot be attached again: the next time it is a new one.
+        fs::remove_file(&path).map_err(failed)?;
     }
     Ok(())
 }
@@ -102,6 +145,11 @@ fn load<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut Program, Datapla
         Program::SkLookup(program) => program.load(),
         Program::SockOps(program) => program.load(),
         Program::CgroupSock(program) => program.load(),
+        // It may be attached and taken off again any number of times.
+        Program::CgroupSkb(program) => match program.fd() {
+            Ok(_) => Ok(()),
+            Err(_) => program.load(),
+        },
         Program::SchedClassifier(program) => program.load(),
         _ => return Err(missing(name)),
     }

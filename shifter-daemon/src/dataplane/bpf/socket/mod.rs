@@ -31,6 +31,7 @@ use shifter_common::{
     abi::VipKey,
     socket::{
         BackendSockets, Capture, LookupVerdict, SOCKETS_PER_BACKEND, SocketCounters, host, map,
+        program,
     },
     steering::Slot,
 };
@@ -68,6 +69,7 @@ impl SocketPlane {
     /// What the kernel lacks or refuses.
     pub fn open(object: &mut Ebpf, directory: &PinDirectory) -> Result<Self, DataplaneError> {
         let seize = links::load_seize(object)?;
+        links::load_watching(object)?;
         let this = Self {
             listeners: descriptor(directory, map::LISTENERS)?,
             sockets: mapped(directory, map::BACKEND_SOCKETS)?,
@@ -95,8 +97,20 @@ impl SocketPlane {
                  nothing: {error}; use a kernel with CONFIG_DEBUG_INFO_BTF"
             ),
         }
-        links::attach(object, directory)?;
+        links::attach(object, directory, &program::ATTACHED)?;
         Ok(this)
+    }
+
+    /// Has the packets of all sockets looked at, or no more.
+    ///
+    /// # Errors
+    /// What the kernel refuses.
+    pub fn watch(
+        object: &mut Ebpf,
+        directory: &PinDirectory,
+        is_wanted: bool,
+    ) -> Result<(), DataplaneError> {
+        links::watch(object, directory, is_wanted)
     }
 
     /// Takes the programs off.
