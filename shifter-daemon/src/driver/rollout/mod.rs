@@ -1,6 +1,7 @@
 //! Rollouts that move traffic: what happened goes into the engine, what it wants done is carried out.
 
 mod commands;
+mod files;
 mod hand;
 mod news;
 mod restart;

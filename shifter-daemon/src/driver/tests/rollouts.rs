@@ -4,6 +4,9 @@ use shifter_common::steering::Slot;
 
 use super::session::{ORDERS, Session};
 
+const STARTED: &str = "1 3.2.0 in Pending, UnderWay, waits for a count of the flows in slot b \
+                       (shifterctl abort orders)";
+
 fn orders(rollout: &str) -> String {
     format!("{ORDERS}\n[rollout]\n{rollout}\n")
 }
@@ -88,5 +91,52 @@ async fn a_canary_goes_step_by_step_and_becomes_the_baseline() {
                 .to_owned()
         ),
         "{phases:?}"
+    );
+}
+
+/// A rollout keeps its plan; what it stands on does not change under it.
+#[tokio::test(start_paused = true)]
+async fn a_file_that_changes_waits_for_the_rollout() {
+    let steps = "steps = [{ weight = 5, bake = \"100s\" }]";
+    let mut session = Session::start(&[("orders.toml", &orders(steps))]);
+    let other_steps = orders("steps = [{ weight = 50, bake = \"1s\" }]");
+    let other_slot = orders(steps).replace("10.2.0.1", "10.2.0.2");
+    session
+        .run(&[
+            ("start orders 3.2.0", STARTED),
+            ("pass 2", ""),
+            ("phase orders", "Baking(1, observing)"),
+            (&format!("write orders.toml {other_steps}"), ""),
+        ])
+        .await;
+    let hash = session.service("orders").await.rollout.map(|of| of.hash);
+    let applied = session.act("apply").await;
+    assert!(
+        applied.starts_with("orders rollout: ") && applied.ends_with(" with the next rollout"),
+        "{applied}"
+    );
+    session
+        .run(&[
+            ("phase orders", "Baking(1, observing)"),
+            (&format!("write orders.toml {other_slot}"), ""),
+        ])
+        .await;
+    let applied = session.act("apply").await;
+    let why = " refused: the rollout of 3.2.0 stands on `slot.b.backends`: let it end, or shifterctl \
+               abort orders; then: shifterctl apply";
+    assert!(applied.contains(why), "{applied}");
+    let service = session.service("orders").await;
+    assert_eq!(service.rollout.map(|of| of.hash), hash);
+    assert_eq!(service.effective_bp, 500);
+    assert!(
+        service.notes[0].contains("stands on `slot.b.backends`"),
+        "{:?}",
+        service.notes
+    );
+    session.act("abort orders").await;
+    let applied = session.act("apply").await;
+    assert!(
+        applied.contains("10.2.0.2:80") && !applied.contains("refused"),
+        "{applied}"
     );
 }
