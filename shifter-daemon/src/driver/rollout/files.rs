@@ -15,8 +15,9 @@ const FROZEN: [&str; 6] = [
 ];
 
 /// Keys a rollout has taken into its plan at its start.
-const PLANNED: [&str; 6] = [
+const PLANNED: [&str; 7] = [
     "rollout",
+    "analysis",
     "gate",
     "drain.timeout",
     "rollback.established",

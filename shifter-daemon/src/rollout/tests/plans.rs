@@ -92,6 +92,7 @@ fn plans_that_cannot_be_carried_out() {
         (
             Plan {
                 analysis: Some(AnalysisPlan {
+                    evidence: Default::default(),
                     from_step: 2,
                     on_inconclusive: OnInconclusive::Extend,
                 }),

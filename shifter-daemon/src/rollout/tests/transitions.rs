@@ -44,6 +44,7 @@ fn plan() -> Plan {
             gate("report", GatePoint::PostRollout, exec()),
         ],
         analysis: Some(AnalysisPlan {
+            evidence: Default::default(),
             from_step: 0,
             on_inconclusive: OnInconclusive::Pause,
         }),

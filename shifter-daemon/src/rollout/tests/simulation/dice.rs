@@ -75,6 +75,7 @@ pub fn plan_of(dice: &mut Dice) -> FrozenPlan {
     if dice.once_in(2) {
         let last = plan.steps.len().max(1) as u64;
         plan.analysis = Some(AnalysisPlan {
+            evidence: Default::default(),
             from_step: dice.below(last) as u16,
             on_inconclusive: one_of(
                 dice,
