@@ -9,6 +9,7 @@ pub mod control;
 pub mod dataplane;
 pub mod doctor;
 pub mod driver;
+pub mod gates;
 pub mod hook;
 pub mod metrics;
 pub mod model;

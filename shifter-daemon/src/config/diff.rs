@@ -426,7 +426,7 @@ fn analysis(plan: AnalysisPlan) -> String {
 fn gate(gate: &Gate) -> String {
     let asks = match &gate.check {
         GateCheck::Http(url) => format!("http = {url:?}"),
-        GateCheck::Exec(arguments) => format!("exec = {arguments:?}"),
+        GateCheck::Exec(arguments) => format!("exec = {arguments:?} as {}", gate.user),
         GateCheck::File(path) => format!("file = {path:?}"),
         GateCheck::Manual => "manual = true".to_owned(),
     };

@@ -245,6 +245,7 @@ pub(super) mod service {
             Key::new("name", "name = \"smoke\""),
             Key::new("http", "http = \"http://127.0.0.1:8080/smoke\""),
             Key::new("exec", "exec = [\"/usr/local/bin/smoke\", \"{{version}}\"]"),
+            Key::new("user", "user = \"smoke\""),
             Key::new("file", "file = \"/run/orders/go\""),
             Key::new("manual", "manual = true"),
             Key::new("timeout", "timeout = \"30s\""),

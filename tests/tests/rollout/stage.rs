@@ -162,6 +162,11 @@ pub fn vip() -> SocketAddr {
     VIP.port(Family::V4, PORT)
 }
 
+/// A backend of version b.
+pub fn backend_b() -> SocketAddr {
+    OTHER.port(Family::V4, PORT_B)
+}
+
 /// A slot of a status.
 pub fn slot(service: &ServiceStatus, slot: Slot) -> &SlotStatus {
     &service.slots[slot.index() as usize]

@@ -170,6 +170,10 @@ fn the_examples_in_messages_are_good() {
                     "manual = true"
                 };
                 let at = good("at", if asks { "" } else { "at = \"each-step\"" });
+                let other = match key_of(example) {
+                    "user" => "exec = [\"/usr/local/bin/smoke\"]",
+                    _ => other,
+                };
                 text.push_str(&format!("\n[[gate]]\n{at}\n{other}"));
                 if !example.starts_with("at ") {
                     text.push_str(&format!("\n{example}"));

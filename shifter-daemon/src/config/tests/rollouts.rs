@@ -122,6 +122,7 @@ fn gates_are_read_in_the_order_of_the_file() {
         check,
         timeout_ms,
         retries_count,
+        user: "nobody".into(),
     };
     assert_eq!(
         spec.rollout.rest.gates,

@@ -41,6 +41,7 @@ fn gates(gates: &[(&str, GatePoint, GateCheck, u64)]) -> Plan {
                 check: check.clone(),
                 timeout_ms: *timeout_ms,
                 retries_count: 0,
+                user: "nobody".into(),
             })
             .collect(),
         ..Plan::cutover("canary")

@@ -23,6 +23,7 @@ fn plan() -> Plan {
         check,
         timeout_ms: 30_000,
         retries_count: 0,
+        user: "nobody".into(),
     };
     let step = |weight_bp, is_manual| Step {
         share: Share {

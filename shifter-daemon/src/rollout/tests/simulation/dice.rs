@@ -69,6 +69,7 @@ pub fn plan_of(dice: &mut Dice) -> FrozenPlan {
                 check,
                 timeout_ms: 10_000,
                 retries_count: dice.below(3) as u32,
+                user: "nobody".into(),
             });
         }
     }
