@@ -10,6 +10,7 @@ pub mod dataplane;
 pub mod deployment;
 pub mod doctor;
 pub mod driver;
+pub mod gates;
 pub mod hook;
 pub mod metrics;
 pub mod model;

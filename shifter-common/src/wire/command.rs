@@ -89,6 +89,8 @@ pub struct Changed {
 pub enum Effect {
     /// It is in force.
     Now,
+    /// It is taken over, for rollouts that begin after the one that is under way.
+    NextRollout,
     /// It was refused; the old value stays in force.
     Refused,
 }

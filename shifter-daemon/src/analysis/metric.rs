@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     counts::{CohortCounts, Totals, difference},
     judgement::Judgement,
@@ -42,7 +44,8 @@ pub enum Ask {
 }
 
 /// What promotions take, as the plan says it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum PromoteOn {
     /// No alarm at steps; evidence before the full weight, if the plan has the flows for it.
     Auto,

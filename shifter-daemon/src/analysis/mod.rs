@@ -7,6 +7,7 @@
 
 mod breaker_plan;
 mod counts;
+mod evidence;
 mod judgement;
 mod latency;
 mod limit;
@@ -22,6 +23,7 @@ mod verdict;
 
 pub use breaker_plan::{ARM_RATIOS, BreakerBudget, BreakerPlan, BudgetError};
 pub use counts::{CohortCounts, Totals, difference};
+pub use evidence::{Counted, EvidencePlan};
 pub use judgement::Judgement;
 pub use latency::Histogram;
 pub use limit::{Limit, Measure, Rule};

@@ -351,7 +351,7 @@ fn the_document_has_each_value_of_the_enumerations() {
     );
     assert_eq!(
         schemas["Effect"]["enum"],
-        names(&[Effect::Now, Effect::Refused])
+        names(&[Effect::Now, Effect::NextRollout, Effect::Refused])
     );
     assert_eq!(
         schemas["Affinity"]["enum"],

@@ -10,7 +10,10 @@ use crate::model::{
     OnEmpty, OnFull, OutlierSpec, Plane, Prefix, ProbeCheck, ProbeSpec, Protocol, Readmit,
     ServiceSpec, Slot, Target,
 };
-use crate::rollout::{Gate, GateCheck, RolloutSpec, Step, Strategy};
+use crate::{
+    analysis::{Counted, EvidencePlan, PromoteOn},
+    rollout::{AnalysisPlan, Gate, GateCheck, OnInconclusive, RolloutSpec, Step, Strategy},
+};
 
 /// Elements of a list that are shown one by one.
 const LISTED_MAX_COUNT: usize = 8;
@@ -29,7 +32,7 @@ pub fn diff(old: &ServiceSpec, new: &ServiceSpec) -> Vec<ConfigChange> {
         let (before, after) = (show(old), show(new));
         (before != after).then_some((before, after))
     };
-    let rows: [(&str, Option<BeforeAfter>); 23] = [
+    let rows: [(&str, Option<BeforeAfter>); 24] = [
         ("service.vip", lists(vips)),
         ("service.protocol", plain(|spec| protocol(spec.protocol))),
         ("service.plane", plain(|spec| plane(spec.plane))),
@@ -74,6 +77,10 @@ pub fn diff(old: &ServiceSpec, new: &ServiceSpec) -> Vec<ConfigChange> {
         ),
         ("rollout", plain(|spec| rollout(&spec.rollout))),
         (
+            "analysis",
+            plain(|spec| spec.rollout.rest.analysis.map(analysis).unwrap_or_default()),
+        ),
+        (
             "gate",
             plain(|spec| {
                 let gates = spec.rollout.rest.gates.iter().map(gate);
@@ -108,7 +115,7 @@ fn remark(key: &str) -> &'static str {
         "service.default_slot" => {
             "traffic stays where it is; a start that finds no state will use it"
         }
-        "rollback.cooldown" | "rollback.keep_warm" | "rollout" | "gate" => {
+        "rollback.cooldown" | "rollback.keep_warm" | "rollout" | "analysis" | "gate" => {
             "for rollouts that begin from now on"
         }
         _ => "",
@@ -394,10 +401,46 @@ fn step(step: &Step) -> String {
     )
 }
 
+fn analysis(plan: AnalysisPlan) -> String {
+    let share = |ppm: u32| f64::from(ppm) / 1e6;
+    let EvidencePlan {
+        false_rollback_ppm,
+        promote_on,
+        min_samples,
+        min_per_minute,
+        baseline_max_error_ppm,
+        ..
+    } = plan.evidence;
+    let metrics: Vec<String> = Counted::ALL
+        .into_iter()
+        .filter_map(|counted| {
+            let margin = plan.evidence.margin(counted)?;
+            Some(format!("{} {margin}", counted.name()))
+        })
+        .collect();
+    let promote_on = match promote_on {
+        PromoteOn::Auto => "auto",
+        PromoteOn::NoAlarm => "no-alarm",
+        PromoteOn::Evidence => "evidence",
+    };
+    let on_inconclusive = match plan.on_inconclusive {
+        OnInconclusive::Extend => "extend",
+        OnInconclusive::Pause => "pause",
+        OnInconclusive::Rollback => "rollback",
+    };
+    format!(
+        "{}, false_rollback {}, promote_on {promote_on}, min_samples {min_samples}, \
+         min_per_minute {min_per_minute}, baseline_max_error {}, on_inconclusive {on_inconclusive}",
+        metrics.join(", "),
+        share(false_rollback_ppm),
+        share(baseline_max_error_ppm),
+    )
+}
+
 fn gate(gate: &Gate) -> String {
     let asks = match &gate.check {
         GateCheck::Http(url) => format!("http = {url:?}"),
-        GateCheck::Exec(arguments) => format!("exec = {arguments:?}"),
+        GateCheck::Exec(arguments) => format!("exec = {arguments:?} as {}", gate.user),
         GateCheck::File(path) => format!("file = {path:?}"),
         GateCheck::Manual => "manual = true".to_owned(),
     };

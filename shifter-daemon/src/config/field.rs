@@ -159,6 +159,28 @@ impl<'d> Field<'d> {
         found
     }
 
+    /// A share of one, such as 0.005, as millionths within a range.
+    pub fn fraction_ppm(&self, range: RangeInclusive<u32>, report: &mut Report<'_>) -> Option<u32> {
+        let value = self.value.get_ref();
+        let text = value.as_integer().map(|integer| integer.as_str());
+        let text = text.or_else(|| value.as_float().map(|float| float.as_str()));
+        let text = self.expect(text, "a share of 1", report)?;
+        let found = millionths(text).filter(|ppm| range.contains(ppm));
+        if found.is_none() {
+            let [least, most] = [range.start(), range.end()].map(|ppm| f64::from(*ppm) / 1e6);
+            report.value(
+                &self.at(),
+                format!(
+                    "`{}` must be {least} to {most} in millionths, found {}",
+                    self.path,
+                    cut(text)
+                ),
+                format!("for example: {}", self.example),
+            );
+        }
+        found
+    }
+
     /// A duration within a range.
     pub fn duration(
         &self,
@@ -255,6 +277,22 @@ fn basis_points(text: &str) -> Option<u16> {
     let part = format!("{part:0<2}");
     let hundred: u16 = whole.parse().ok()?;
     hundred.checked_mul(100)?.checked_add(part.parse().ok()?)
+}
+
+/// `0.005` as 5000; nothing but digits, with at most six behind the point.
+fn millionths(text: &str) -> Option<u32> {
+    let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
+    let is_plain = |digits: &str| {
+        !digits.is_empty() && digits.len() <= 6 && digits.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    if !is_plain(whole) || !is_plain(part) {
+        return None;
+    }
+    let part = format!("{part:0<6}");
+    let million: u32 = whole.parse().ok()?;
+    million
+        .checked_mul(1_000_000)?
+        .checked_add(part.parse().ok()?)
 }
 
 /// What a value is, with its article.

@@ -9,7 +9,7 @@ use super::{
     schema,
     section::Section,
 };
-use crate::rollout::{Gate, GateCheck, GatePoint, Label};
+use crate::rollout::{GATE_USER_DEFAULT, Gate, GateCheck, GatePoint, Label};
 
 const GATES_MAX_COUNT: usize = 64;
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
@@ -78,6 +78,7 @@ fn gate(table: &Section<'_>, report: &mut Report<'_>) -> Option<Gate> {
     let retries = table
         .get("retries")
         .and_then(|field| field.count(0..=RETRIES_MAX_COUNT, "", report));
+    let user = user(table, report);
     let check = check(table, report);
     let (at, check) = (at?, check?);
     if at == GatePoint::Rollback && check == GateCheck::Manual {
@@ -97,7 +98,33 @@ fn gate(table: &Section<'_>, report: &mut Report<'_>) -> Option<Gate> {
         check,
         timeout_ms: millis(timeout.unwrap_or(TIMEOUT_DEFAULT)),
         retries_count: retries.unwrap_or(0),
+        user: user?.unwrap_or_else(|| GATE_USER_DEFAULT.into()),
     })
+}
+
+/// `Some(None)` if the file names nobody.
+fn user(table: &Section<'_>, report: &mut Report<'_>) -> Option<Option<String>> {
+    let Some(field) = table.get("user") else {
+        return Some(None);
+    };
+    if table.get("exec").is_none() {
+        report.value(
+            &field.at(),
+            "`gate.user` means nothing to a gate that runs no program",
+            "remove it, or write exec = [\"/usr/local/bin/smoke\"]",
+        );
+        return None;
+    }
+    let name = field.string(report)?;
+    if name.is_empty() || name == "root" {
+        report.value(
+            &field.at(),
+            format!("`gate.user` cannot be {}", shown(name)),
+            "a gate runs without rights: name a user who may do no more than the program needs",
+        );
+        return None;
+    }
+    Some(Some(name.to_owned()))
 }
 
 /// Names are arguments of commands, as labels are.

@@ -12,6 +12,7 @@
 //! ```
 
 mod address;
+mod analysis;
 mod breaker;
 mod conflict;
 mod diff;

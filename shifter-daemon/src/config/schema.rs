@@ -53,6 +53,8 @@ pub(super) const SERVICE_FILE: FileKind = &[
     &service::ROLLOUT,
     &service::STEP,
     &service::GATE,
+    &service::ANALYSIS,
+    &service::METRIC,
 ];
 
 /// Tables of the node file.
@@ -85,7 +87,7 @@ pub(super) mod service {
             Key::new("drain", "[drain]"),
             Key::new("rollback", "[rollback]"),
             Key::new("rollout", "[rollout]"),
-            Key::later("analysis"),
+            Key::new("analysis", "[analysis]"),
             Key::new("gate", "[[gate]]"),
         ],
     };
@@ -218,6 +220,27 @@ pub(super) mod service {
             Key::new("pause", "{ pause = true }"),
         ],
     };
+    pub const ANALYSIS: Table = Table {
+        path: "analysis",
+        keys: &[
+            Key::new("false_rollback", "false_rollback = 0.01"),
+            Key::new("promote_on", "promote_on = \"auto\""),
+            Key::new("min_samples", "min_samples = 50"),
+            Key::new("min_per_minute", "min_per_minute = 100"),
+            Key::new("baseline_max_error", "baseline_max_error = 0.05"),
+            Key::new("on_inconclusive", "on_inconclusive = \"extend\""),
+            Key::new("metric", "[[analysis.metric]]"),
+            Key::later("preset"),
+        ],
+    };
+    pub const METRIC: Table = Table {
+        path: "analysis.metric",
+        keys: &[
+            Key::new("name", "name = \"errors\""),
+            Key::new("max_increase", "max_increase = 0.005"),
+            Key::later("prometheus"),
+        ],
+    };
     pub const GATE: Table = Table {
         path: "gate",
         keys: &[
@@ -225,6 +248,7 @@ pub(super) mod service {
             Key::new("name", "name = \"smoke\""),
             Key::new("http", "http = \"http://127.0.0.1:8080/smoke\""),
             Key::new("exec", "exec = [\"/usr/local/bin/smoke\", \"{{version}}\"]"),
+            Key::new("user", "user = \"smoke\""),
             Key::new("file", "file = \"/run/orders/go\""),
             Key::new("manual", "manual = true"),
             Key::new("timeout", "timeout = \"30s\""),

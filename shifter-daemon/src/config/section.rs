@@ -192,7 +192,9 @@ impl<'d> Section<'d> {
             .iter()
             .filter(|table| !table.path.is_empty() && table.keys.iter().any(has))
             .map(|table| match table.path {
-                path @ ("interface" | "target" | "gate") => format!("[[{path}]]"),
+                path @ ("interface" | "target" | "gate" | "analysis.metric") => {
+                    format!("[[{path}]]")
+                }
                 path => format!("[{path}]"),
             })
             .collect();

@@ -6,7 +6,7 @@ use shifter_common::{abi::VIPS_PER_SERVICE, wire::Diagnostic};
 use toml::Spanned;
 
 use super::{
-    address, breaker,
+    address, analysis, breaker,
     field::Field,
     gate, observe, outlier, probe, relations,
     report::{Report, shown},
@@ -136,6 +136,7 @@ fn read(file: &str, text: &str, top: &Section<'_>, report: &mut Report<'_>) -> S
         report,
     );
     rollouts.rest.gates = gate::read(top, report);
+    rollouts.rest.analysis = analysis::read(top, report);
     for (key, value) in [
         ("cooldown", &mut rollouts.rest.cooldown_ms),
         ("keep_warm", &mut rollouts.rest.keep_warm_ms),

@@ -135,7 +135,7 @@ fn each_service_file_is_read_or_refused_alone() {
         printed(&dir, &loaded.diagnostics),
         [
             "DIR/bad.toml:2:2: unknown key \"x\"\n    \
-             help: known are `service`, `slot`, `target`, `probe`, `outlier`, `breaker`, `drain`, `rollback`, `rollout`, `gate`",
+             help: known are `service`, `slot`, `target`, `probe`, `outlier`, `breaker`, `drain`, `rollback`, `rollout`, `analysis`, `gate`",
             "DIR/dir.toml: is not a file\n    \
              help: move it away, or end its name in something else",
             "DIR/fifo.toml: is not a file\n    \

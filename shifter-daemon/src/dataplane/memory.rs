@@ -8,7 +8,7 @@ use std::{
 };
 
 use shifter_common::{
-    abi::BackendCounters,
+    abi::{BackendCounters, SlotCounters},
     steering::{Slot, SteeringWord},
     verdict::Verdict,
     wire::InterfaceStatus,
@@ -129,6 +129,23 @@ impl MemoryDataplane {
 }
 
 impl MemoryState {
+    /// The sum of a slot's backends.
+    fn slot_counters(&self, service: &str, slot: Slot) -> SlotCounters {
+        let mut sum = SlotCounters::default();
+        let of_slot = self.counters.iter();
+        for (_, counters) in of_slot.filter(|((name, of, _), _)| name == service && *of == slot) {
+            let (flows, more) = (&mut sum.flows, &counters.flows);
+            flows.selected += more.selected;
+            flows.established += more.established;
+            flows.refused += more.refused;
+            flows.closed += more.closed;
+            flows.reset_by_client += more.reset_by_client;
+            flows.reset_by_backend += more.reset_by_backend;
+            flows.unanswered += more.unanswered;
+        }
+        sum
+    }
+
     fn published(&self, name: &str, plan: &ServicePlan) -> PublishedService {
         let of_slot = |slot| {
             plan.slot(slot)
@@ -246,6 +263,7 @@ impl Dataplane for MemoryDataplane {
 
     fn read(&self, service: &str) -> Result<ServiceReading, DataplaneError> {
         self.attempt(Operation::Read, |state| ServiceReading {
+            slots: Slot::ALL.map(|slot| state.slot_counters(service, slot)),
             backends: (0..)
                 .zip(&state.backends)
                 .filter(|(_, (name, ..))| name == service)

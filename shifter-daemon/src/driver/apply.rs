@@ -69,7 +69,7 @@ impl Driver {
         let name = spec.name.clone();
         let before_bp = self.in_force_bp(&name);
         let old = self.services.get(&name).cloned();
-        let (new, changes) = match &old {
+        let (new, mut changes) = match &old {
             Some(old) => {
                 let mut new = old.clone();
                 let changes = new.respec(spec);
@@ -85,6 +85,13 @@ impl Driver {
         };
         let host = self.dataplane.host_view();
         let (mut new, mut refusal) = (new, None);
+        if let Err(why) = self.time_changes(&name, &mut changes) {
+            tracing::error!(service = name, by, "its file was refused: {why}");
+            if let Some(control) = self.services.get_mut(&name) {
+                control.deviation = Some(Deviation::Refused(why.clone()));
+            }
+            return refused(changes, &name, &why);
+        }
         let is_moved = match new.choose_plane(&host) {
             Ok(is_other) => is_other,
             Err(why) => {

@@ -183,6 +183,7 @@ impl Driver {
                 Input::Rollout((service, event)) => self.tell_news(&service, event),
                 Input::Look => {
                     self.look_for_trips(breaker::LearntFrom::Look);
+                    self.look_at_evidence();
                     self.count_for_rollouts(&swept_tx);
                     self.reset_silent();
                     self.look_for_outliers(Instant::now().into_std());

@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+/// The user a gate's program runs as unless the file names another.
+pub const GATE_USER_DEFAULT: &str = "nobody";
+
 /// A question whose answer a rollout waits for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -17,6 +20,14 @@ pub struct Gate {
     /// How often it is asked again after a failure before the failure counts. A confirmation is
     /// asked until it is given.
     pub retries_count: u32,
+    /// The user a program runs as.
+    #[serde(default = "nobody")]
+    pub user: String,
+}
+
+/// Who has no rights anywhere.
+fn nobody() -> String {
+    GATE_USER_DEFAULT.into()
 }
 
 /// What a gate asks.

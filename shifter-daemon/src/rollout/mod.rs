@@ -41,7 +41,7 @@ pub use event::{
 };
 pub use forecast::{Forecast, forecast};
 pub use freeze::{FreezeError, FreezeWindow};
-pub use gate::{Gate, GateCheck, GatePoint};
+pub use gate::{GATE_USER_DEFAULT, Gate, GateCheck, GatePoint};
 pub use label::{Label, LabelError};
 pub use machine::{Rollout, RolloutParts, Waiting};
 pub use migration::{

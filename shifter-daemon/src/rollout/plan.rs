@@ -11,6 +11,7 @@ use super::{
     gate::{Gate, GateCheck, GatePoint},
     share::Share,
 };
+use crate::analysis::EvidencePlan;
 
 /// Steps a plan may have.
 const STEPS_MAX_COUNT: usize = 1_000;
@@ -105,6 +106,9 @@ pub struct AnalysisPlan {
     pub from_step: u16,
     /// What happens when a bake is over and there is no *pass*.
     pub on_inconclusive: OnInconclusive,
+    /// What the evidence must say.
+    #[serde(default)]
+    pub evidence: EvidencePlan,
 }
 
 /// What happens when a bake is over and there is no *pass*.

@@ -10,6 +10,7 @@ pub fn apply(view: &View, report: &ApplyReport) -> String {
     for change in &report.changes {
         let (first, tone) = match change.effect {
             Effect::Now => ("now      ", Tone::Good),
+            Effect::NextRollout => ("next     ", Tone::Warning),
             Effect::Refused => ("refused  ", Tone::Bad),
         };
         let ConfigChange {

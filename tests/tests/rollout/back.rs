@@ -3,9 +3,10 @@
 use std::{thread::sleep, time::Duration};
 
 use shifter_common::wire::{RolloutCommand, RolloutOutcome, Slot};
+use shifter_daemon::model::{BreakerMode, ProbeCheck};
 use shifter_tests::load::Plan;
 
-use crate::stage::{ORDERS, Stage, slot, vip};
+use crate::stage::{ORDERS, Stage, orders, slot, vip};
 
 const LONG: &str = "steps = [{ weight = 20, bake = \"5m\" }, { weight = 50, bake = \"5m\" }]";
 
@@ -82,6 +83,27 @@ fn a_version_that_stops_listening_is_rolled_back_by_the_kernel() {
     let service = stage.wait_for("Baking(1");
     assert!(!service.breaker.tripped, "its trial is its own");
     assert_eq!(service.effective_bp, 2_000);
+}
+
+/// Where the kernel's breaker is off, the analysis sees the same, and where nothing else does.
+#[test]
+fn a_version_that_fails_is_rolled_back_by_the_analysis() {
+    let mut spec = orders();
+    spec.breaker.mode = BreakerMode::Off;
+    spec.readiness.check = ProbeCheck::None;
+    let mut stage = Stage::with(&spec, &format!("{LONG}\n[analysis]"));
+    stage.start("3.2.0");
+    stage.wait_for("Baking(1");
+    stage.load(&Plan::connections(vip(), 2, 200)).assert_clean();
+    stage.b.kill();
+    let bad = stage.load_beside(Plan {
+        rate_per_s: Some(50.0),
+        ..Plan::churn(vip(), 2, Duration::from_secs(6))
+    });
+    is_back(&stage, "the analysis found the new version worse");
+    let bad = bad.join().expect("it ran");
+    assert!((1..=60).contains(&bad.errors_count()), "{bad:#?}");
+    assert!(!stage.service().breaker.tripped);
 }
 
 /// The kernel needs no daemon for that, and the daemon finds what it did.

@@ -5,4 +5,5 @@ mod stage;
 mod back;
 mod canary;
 mod crash;
+mod gates;
 mod operators;

@@ -36,7 +36,7 @@ pub struct Stage {
 }
 
 /// The service, whose clients are one network.
-fn orders() -> ServiceSpec {
+pub fn orders() -> ServiceSpec {
     let mut spec = service(
         ORDERS,
         &VIP.ports(PORT),
@@ -58,11 +58,16 @@ fn orders() -> ServiceSpec {
 impl Stage {
     /// Both versions run, all new flows go to version a, and the file has this `[rollout]`.
     pub fn new(rollout: &str) -> Self {
+        Self::with(&orders(), rollout)
+    }
+
+    /// As [`Stage::new`], with a service of one's own.
+    pub fn with(spec: &ServiceSpec, rollout: &str) -> Self {
         let world = World::pair(Options::default());
         let a = Backend::start(world.host(), Spec::new("a", &OTHER.ports(PORT_A)));
         let b = Backend::start(world.host(), Spec::new("b", &OTHER.ports(PORT_B)));
         let mut daemon = Daemon::prepare(world.host(), Node::new(HookSpec::Tc), &[]);
-        let file = format!("{}[rollout]\n{rollout}\n", service_toml(&orders()));
+        let file = format!("{}[rollout]\n{rollout}\n", service_toml(spec));
         daemon.write_service_text(ORDERS, &file);
         daemon.start_again();
         let stage = Self {
@@ -155,6 +160,11 @@ fn shifterctl() -> PathBuf {
 /// The VIP.
 pub fn vip() -> SocketAddr {
     VIP.port(Family::V4, PORT)
+}
+
+/// A backend of version b.
+pub fn backend_b() -> SocketAddr {
+    OTHER.port(Family::V4, PORT_B)
 }
 
 /// A slot of a status.

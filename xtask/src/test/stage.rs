@@ -174,7 +174,7 @@ pub const STAGES: &[Stage] = &[
     Stage {
         name: "e2e",
         about: "real programs, real traffic, in network namespaces",
-        budget_s: 900,
+        budget_s: 860,
         needs: &[
             Need::Object,
             Need::Rehearsal,
@@ -202,7 +202,7 @@ pub const STAGES: &[Stage] = &[
     Stage {
         name: "rollout",
         about: "rollouts under load: to the end, back, and through every crash",
-        budget_s: 180,
+        budget_s: 220,
         needs: &[Need::Object, Need::Root, Need::Btf, Need::Programs],
         work: Work::Root {
             targets: Targets::Only(ROLLOUT),

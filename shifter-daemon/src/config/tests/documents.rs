@@ -54,6 +54,7 @@ fn section(path: &str) -> &'static str {
         "target" => "### `[[target]]`".to_owned(),
         "rollout.steps" => "#### `steps`".to_owned(),
         "gate" => "### `[[gate]]`".to_owned(),
+        "analysis.metric" => "#### `[[analysis.metric]]`".to_owned(),
         "probe.readiness" => "#### `readiness`".to_owned(),
         path => format!("### `[{path}]`"),
     };
@@ -169,12 +170,27 @@ fn the_examples_in_messages_are_good() {
                     "manual = true"
                 };
                 let at = good("at", if asks { "" } else { "at = \"each-step\"" });
+                let other = match key_of(example) {
+                    "user" => "exec = [\"/usr/local/bin/smoke\"]",
+                    _ => other,
+                };
                 text.push_str(&format!("\n[[gate]]\n{at}\n{other}"));
                 if !example.starts_with("at ") {
                     text.push_str(&format!("\n{example}"));
                 }
             }
-            "probe" | "outlier" | "breaker" | "drain" | "rollback" => {
+            "analysis" if example.starts_with('[') => text.push_str(&format!(
+                "\n{example}\nname = \"errors\"\nmax_increase = 0.01"
+            )),
+            "analysis.metric" => {
+                let line = |name: &str, line: &str| good(name, line);
+                text.push_str(&format!(
+                    "\n[[analysis.metric]]\n{}\n{}",
+                    line("name", "name = \"errors\""),
+                    line("max_increase", "max_increase = 0.005")
+                ));
+            }
+            "analysis" | "probe" | "outlier" | "breaker" | "drain" | "rollback" => {
                 text.push_str(&format!("\n[{path}]\n{example}"))
             }
             _ => {}

@@ -2,9 +2,10 @@
 
 use super::SERVICE;
 use crate::{
+    analysis::{EvidencePlan, PromoteOn},
     config::parse_service,
     model::{ServiceSpec, Slot},
-    rollout::{Gate, GateCheck, GatePoint, RolloutSpec, forecast},
+    rollout::{AnalysisPlan, Gate, GateCheck, GatePoint, OnInconclusive, RolloutSpec, forecast},
 };
 
 const OTHER_SLOT: &str = "[slot.b]\nbackends = [\"10.0.0.12:1\", \"10.0.0.12:2\"]\n";
@@ -121,6 +122,7 @@ fn gates_are_read_in_the_order_of_the_file() {
         check,
         timeout_ms,
         retries_count,
+        user: "nobody".into(),
     };
     assert_eq!(
         spec.rollout.rest.gates,
@@ -212,4 +214,54 @@ fn a_plan_that_stops_the_old_version_first_says_so() {
         first.what,
         "stop the old version: nobody serves until the new one is ready"
     );
+}
+
+#[test]
+fn the_analysis_is_asked_for_and_has_its_numbers() {
+    let plan = |section: &str| {
+        let spec = spec(section);
+        spec.rollout_plan(Slot::B)
+            .expect("is a plan")
+            .plan()
+            .analysis
+    };
+    assert_eq!(plan(""), None);
+    let default = EvidencePlan::default();
+    let rows = [
+        ("", OnInconclusive::Extend, default),
+        (
+            "false_rollback = 0.02\nmin_samples = 7\nmin_per_minute = 0\nbaseline_max_error = 1\n\
+             promote_on = \"evidence\"\non_inconclusive = \"pause\"",
+            OnInconclusive::Pause,
+            EvidencePlan {
+                false_rollback_ppm: 20_000,
+                promote_on: PromoteOn::Evidence,
+                min_samples: 7,
+                min_per_minute: 0,
+                baseline_max_error_ppm: 1_000_000,
+                ..default
+            },
+        ),
+        (
+            "[[analysis.metric]]\nname = \"resets\"\nmax_increase = 0.25",
+            OnInconclusive::Extend,
+            EvidencePlan {
+                errors_ppm: None,
+                resets_ppm: Some(250_000),
+                ..default
+            },
+        ),
+    ];
+    for (text, on_inconclusive, evidence) in rows {
+        let expected = AnalysisPlan {
+            from_step: 0,
+            on_inconclusive,
+            evidence,
+        };
+        assert_eq!(
+            plan(&format!("[analysis]\n{text}\n")),
+            Some(expected),
+            "{text}"
+        );
+    }
 }

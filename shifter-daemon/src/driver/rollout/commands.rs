@@ -41,6 +41,7 @@ impl Driver {
         if is_retry && let Some(live) = self.rollouts.live.get_mut(service) {
             // What was told to the last attempt is forgotten with it.
             live.told_ready = None;
+            live.evidence = None;
         }
         Ok(ran)
     }

@@ -1,5 +1,7 @@
 //! The engine's hand: what it wants kept and done.
 
+use std::time::Duration;
+
 use shifter_common::{steering::Slot, wire::EstablishedPolicy};
 use tokio::task::spawn_blocking;
 
@@ -9,7 +11,10 @@ use super::super::{
 use crate::{
     control::ServiceControl,
     dataplane::Publication,
-    rollout::{Act, Effect, Event, Now, PlanKind, Rollout, RolloutParts, Shell, Wanted},
+    gates::Question,
+    rollout::{
+        Act, Effect, Event, Gate, GateAnswer, Now, PlanKind, Rollout, RolloutParts, Shell, Wanted,
+    },
     store::{self, Revision},
 };
 
@@ -20,6 +25,7 @@ pub struct Hand<'a> {
     by: &'a str,
     next: Option<Wanted>,
     parts: RolloutParts,
+    gates: Vec<Gate>,
     is_undo: bool,
     /// What becomes of its connections if it goes back.
     established: EstablishedPolicy,
@@ -43,6 +49,7 @@ impl<'a> Hand<'a> {
             next,
             weight_by: format!("the rollout of {}", parts.version),
             established: rollout.plan().plan().established,
+            gates: rollout.plan().plan().gates.clone(),
             is_undo: rollout.plan().plan().kind == PlanKind::Undo,
             parts,
         }
@@ -94,6 +101,36 @@ impl<'a> Hand<'a> {
     /// changed, and one that stands in for the other keeps it.
     fn probe_anew(&mut self, slot: Slot) -> bool {
         !self.is_undo && self.driver.probe_anew(self.service, slot)
+    }
+
+    /// Asks a gate beside the loop; its answer comes as news.
+    fn ask(&self, id: u64, gate: &str, timeout_ms: u64) {
+        // The plan is the engine's own: it asks for none that is not there.
+        let Some(gate) = self.gates.iter().find(|of| of.name == gate) else {
+            return;
+        };
+        let question = Question {
+            check: gate.check.clone(),
+            user: gate.user.clone(),
+            version: self.parts.version.to_string(),
+            service: self.service.to_owned(),
+            timeout: Duration::from_millis(timeout_ms),
+        };
+        let (service, name) = (self.service.to_owned(), gate.name.clone());
+        let news = self.driver.rollouts.news.clone();
+        tokio::spawn(async move {
+            let answer = question.ask().await;
+            match &answer {
+                GateAnswer::Yes => tracing::info!(service, gate = name, "the gate said yes"),
+                GateAnswer::No(why) => {
+                    tracing::info!(service, gate = name, "the gate said no: {why}");
+                }
+            }
+            // Without a loop there is nobody to tell.
+            let _ = news
+                .send((service, Event::GateAnswered { id, answer }))
+                .await;
+        });
     }
 
     fn reset_flows(&self, id: u64, slot: Slot) {
@@ -195,7 +232,12 @@ impl Shell for Hand<'_> {
                 self.reset_flows(effect.id, *slot);
                 return None;
             }
-            Act::Ask { .. } => return None,
+            Act::Ask {
+                gate, timeout_ms, ..
+            } => {
+                self.ask(effect.id, gate, *timeout_ms);
+                return None;
+            }
         };
         if let Err(why) = &done {
             tracing::error!(service = self.service, "{} failed: {why}", effect.act);

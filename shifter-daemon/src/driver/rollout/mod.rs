@@ -1,6 +1,8 @@
 //! Rollouts that move traffic: what happened goes into the engine, what it wants done is carried out.
 
 mod commands;
+mod evidence;
+mod files;
 mod hand;
 mod news;
 mod restart;
@@ -11,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tokio::{sync::mpsc, time::Instant};
 
-use self::hand::Hand;
+use self::{evidence::Evidence, hand::Hand};
 use super::{Driver, SHIFTERD, unix_ms};
 use crate::rollout::{Event, Now, Ran, Refused, Rollout, SlotFlows, Wanted, run};
 
@@ -44,6 +46,7 @@ pub struct Live {
     told_ready: Option<[bool; 2]>,
     told_flows: SlotFlows,
     not_kept: Option<String>,
+    evidence: Option<Evidence>,
 }
 
 impl Live {
@@ -55,6 +58,7 @@ impl Live {
             told_ready: None,
             told_flows: SlotFlows::default(),
             not_kept: None,
+            evidence: None,
         }
     }
 }

@@ -12,9 +12,9 @@ use super::{
 use crate::{
     control::ServiceControl,
     rollout::{
-        Admission, BAKE_DEFAULT_MS, Done, Event, FrozenPlan, GateCheck, Label, Last, Phase,
-        PlanError, PlanKind, Portion, Rollout, RolloutParts, Share, Situation, StartRefused, Step,
-        Strategy, Wanted, admit, preset,
+        Admission, BAKE_DEFAULT_MS, Done, Event, Label, Last, Phase, PlanError, PlanKind, Portion,
+        Rollout, RolloutParts, Share, Situation, StartRefused, Step, Strategy, Wanted, admit,
+        preset,
     },
 };
 
@@ -82,7 +82,7 @@ impl Driver {
             ));
         }
         let plan = control.spec().wanted_plan(&wanted, canary);
-        check_gates(&plan.map_err(|error| plan_refused(&error))?)?;
+        plan.map_err(|error| plan_refused(&error))?;
         if is_supersede {
             self.supersede(service, wanted)?;
         } else {
@@ -297,19 +297,6 @@ fn strategy(body: &StartRollout) -> Result<Option<(String, Strategy)>, PlanError
         name => preset(name, bake_ms)?.strategy,
     };
     Ok(Some((name.clone(), strategy)))
-}
-
-/// Gates that nobody could ask would hold a rollout for ever.
-fn check_gates(plan: &FrozenPlan) -> Result<(), Refusal> {
-    let gates = plan.plan().gates.iter();
-    match gates.clone().find(|gate| gate.check != GateCheck::Manual) {
-        None => Ok(()),
-        Some(gate) => Err(refusal(
-            "rollout",
-            format!("gate {} cannot be asked by this shifterd", gate.name),
-            "ask a person instead: manual = true".into(),
-        )),
-    }
 }
 
 fn plan_refused(error: &PlanError) -> Refusal {

@@ -639,6 +639,7 @@ fn applied(report: &ApplyReport) -> String {
     for change in &report.changes {
         let effect = match change.effect {
             Effect::Now => String::new(),
+            Effect::NextRollout => " with the next rollout".into(),
             Effect::Refused => format!(" refused: {}", change.reason),
         };
         lines.push(format!(

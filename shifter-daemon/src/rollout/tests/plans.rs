@@ -41,6 +41,7 @@ fn gates(gates: &[(&str, GatePoint, GateCheck, u64)]) -> Plan {
                 check: check.clone(),
                 timeout_ms: *timeout_ms,
                 retries_count: 0,
+                user: "nobody".into(),
             })
             .collect(),
         ..Plan::cutover("canary")
@@ -92,6 +93,7 @@ fn plans_that_cannot_be_carried_out() {
         (
             Plan {
                 analysis: Some(AnalysisPlan {
+                    evidence: Default::default(),
                     from_step: 2,
                     on_inconclusive: OnInconclusive::Extend,
                 }),

@@ -49,6 +49,7 @@ fn gate(name: &str, at: GatePoint, check: GateCheck) -> Gate {
         check,
         timeout_ms: 30_000,
         retries_count: 1,
+        user: "nobody".into(),
     }
 }
 

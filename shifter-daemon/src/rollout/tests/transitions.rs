@@ -23,6 +23,7 @@ fn plan() -> Plan {
         check,
         timeout_ms: 30_000,
         retries_count: 0,
+        user: "nobody".into(),
     };
     let step = |weight_bp, is_manual| Step {
         share: Share {
@@ -44,6 +45,7 @@ fn plan() -> Plan {
             gate("report", GatePoint::PostRollout, exec()),
         ],
         analysis: Some(AnalysisPlan {
+            evidence: Default::default(),
             from_step: 0,
             on_inconclusive: OnInconclusive::Pause,
         }),

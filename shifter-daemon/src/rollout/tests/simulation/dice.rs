@@ -69,12 +69,14 @@ pub fn plan_of(dice: &mut Dice) -> FrozenPlan {
                 check,
                 timeout_ms: 10_000,
                 retries_count: dice.below(3) as u32,
+                user: "nobody".into(),
             });
         }
     }
     if dice.once_in(2) {
         let last = plan.steps.len().max(1) as u64;
         plan.analysis = Some(AnalysisPlan {
+            evidence: Default::default(),
             from_step: dice.below(last) as u16,
             on_inconclusive: one_of(
                 dice,
