@@ -1,7 +1,13 @@
 //! Tests that look at real interfaces and pins, in namespaces that end with their thread. They need
 //! root and `ip`.
 
-use std::{fs, os::fd::OwnedFd, process::Command, thread};
+use std::{
+    fs,
+    os::fd::OwnedFd,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
 
 use nix::{
     mount::{MsFlags, mount, umount},
@@ -135,6 +141,11 @@ fn interfaces_are_told_apart() {
             assert_eq!(found, Ok(expected));
         }
         drop(link);
+        // A process that another test is about to start holds a copy of the link until it is exec'ed.
+        let end = Instant::now() + Duration::from_secs(10);
+        while inspect("v0").is_ok_and(|v0| v0.xdp_prog_id.is_some()) && Instant::now() < end {
+            thread::sleep(Duration::from_millis(10));
+        }
         assert_eq!(inspect("v0").map(|v0| v0.xdp_prog_id), Ok(None));
     });
 }
