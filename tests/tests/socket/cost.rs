@@ -135,7 +135,9 @@ fn open_connections_run_no_program() {
                 std::thread::spawn(move || {
                     let chunk = vec![0; 1 << 16];
                     let mut chunks_count = 0_u32;
-                    while chunks_count % 64 != 0 || segments(&inside) - begin < PACKETS_COUNT {
+                    while !chunks_count.is_multiple_of(64)
+                        || segments(&inside) - begin < PACKETS_COUNT
+                    {
                         stream.write_all(&chunk).expect("the connection holds");
                         chunks_count += 1;
                     }
