@@ -18,6 +18,7 @@ use shifter_common::{
 
 use super::{
     account::{self, Counters, count},
+    capture,
     maps::{LISTENERS, backend_sockets, host_number, place_key},
 };
 use crate::{
@@ -216,6 +217,9 @@ extern "C" fn socket_assign(
         let socket =
             unsafe { bpf_map_lookup_elem(LISTENERS.as_ptr(), core::ptr::from_ref(&key).cast()) };
         if socket.is_null() {
+            // A listener older than the programs closes without a word to them; whoever finds its place
+            // empty first says it.
+            capture::found_closed(sockets, backend, place, cookie);
             continue;
         }
         // SAFETY: the context is the one this program was called with; the socket's reference is

@@ -2,7 +2,10 @@
 
 use std::net::SocketAddr;
 
-use shifter_common::wire::{ServiceStatus, Slot};
+use shifter_common::{
+    socket::SOCKETS_PER_BACKEND,
+    wire::{ServiceStatus, Slot},
+};
 use shifter_daemon::model::{HookSpec, ProbeCheck, ServiceSpec};
 use shifter_tests::{
     daemon::{Daemon, Node},
@@ -306,6 +309,44 @@ fn a_shared_port_outlives_its_members() {
     let service = daemon.service(ORDERS).expect("known");
     assert_eq!(counter(&service, Slot::A, "unserved"), 0);
     assert_eq!(slot(&service, Slot::B).counters.established, 0);
+}
+
+/// A group with more members than shifter holds: when all that are held close without a word, being older than
+/// the programs, the first connection that finds none of them makes the daemon look for the others.
+#[test]
+fn a_large_group_outlives_those_that_are_held() {
+    let world = World::pair(Options::default());
+    let kind = Kind {
+        is_shared: true,
+        ..Kind::default()
+    };
+    let members = |count| -> Vec<Greeter> {
+        let member = |_| Greeter::with(world.host(), "a", "10.0.0.20:81", kind);
+        (0..count).map(member).collect()
+    };
+    let older = members(SOCKETS_PER_BACKEND);
+    let daemon = start(&world, spec(V4, &["10.0.0.20:81"], &[]));
+    daemon.wait_for("slot a is eligible", |status| {
+        status.services[0].slots[0].eligible
+    });
+    let _younger = members(3);
+    let full = |daemon: &Daemon| {
+        let service = daemon.service(ORDERS).expect("known");
+        counter(&service, Slot::A, "capture_full")
+    };
+    assert_eq!(full(&daemon), 3);
+    drop(older);
+    // With no other version to go to, whoever finds nobody is refused.
+    let refused = ask(world.client(), vip(Family::V4)).map_err(|error| error.kind());
+    assert_eq!(refused, Err(std::io::ErrorKind::ConnectionRefused));
+    // The daemon's own round comes every ten seconds.
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    for _ in 0..3 {
+        let answer = ask(world.client(), vip(Family::V4));
+        assert_eq!(answer.as_deref().ok(), Some("a"), "{answer:?}");
+    }
+    let service = daemon.service(ORDERS).expect("known");
+    assert_eq!(counter(&service, Slot::A, "unserved"), 1);
 }
 
 /// A user may listen for a slot that names them, and for no other.
