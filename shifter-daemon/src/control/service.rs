@@ -624,6 +624,8 @@ impl ServiceControl {
             (None, None) => {}
             (Some(a), Some(b)) => {
                 let fate = match self.spec.on_empty {
+                    // The kernel knows no silence there: a lookup that finds nothing is refused.
+                    OnEmpty::Drop if self.is_on_socket_plane() => "new flows are refused",
                     OnEmpty::Drop => "new flows are dropped and retried by their clients",
                     OnEmpty::Pass => "new flows go to the host's own stack",
                 };

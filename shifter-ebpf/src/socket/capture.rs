@@ -136,6 +136,17 @@ pub fn closed(event: &Event, tag: *mut SocketTag) {
     }
 }
 
+/// A place was found empty while its cookie says that there is a listener.
+#[inline(always)]
+pub fn found_closed(sockets: *mut BackendSockets, backend: u32, place: u32, cookie: u64) {
+    // A socket is in the map before its cookie is stored, so the cookie is a closed one's. If it is
+    // another's by now, nothing is exchanged.
+    // SAFETY: the place is cut to the array of a live map value.
+    if unsafe { atomic::compare_and_swap_u64(cookie_at(sockets, place), cookie, 0) } {
+        tell(capture_event::CLOSED, backend);
+    }
+}
+
 /// The tag of a listener, without places.
 #[inline(always)]
 fn tag_of(capture: &Capture) -> Option<SocketTag> {

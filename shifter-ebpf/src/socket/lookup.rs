@@ -20,7 +20,7 @@ use shifter_common::{
 
 use super::{
     account::{self, Counters, count},
-    inside,
+    capture, inside,
     maps::{LISTENERS, backend_sockets, host_number, place_key},
 };
 use crate::{
@@ -286,7 +286,13 @@ fn listener_in(sockets: *mut BackendSockets, backend: u32, place: u32) -> Option
     // SAFETY: the map's keys are u32, and the key lives during the call.
     let socket =
         unsafe { bpf_map_lookup_elem(LISTENERS.as_ptr(), core::ptr::from_ref(&key).cast()) };
-    (!socket.is_null()).then_some(socket)
+    if socket.is_null() {
+        // A listener older than the programs closes without a word to them; whoever finds its place empty
+        // first says it.
+        capture::found_closed(sockets, backend, place, cookie);
+        return None;
+    }
+    Some(socket)
 }
 
 /// Whether a listener of a backend has no room. Each that has none is counted.

@@ -129,7 +129,7 @@ const FAMILIES: [(&str, &str, [&str; 2]); 2] = [(C, V, [A, B]), (C6, V6, [A6, B6
 #[test]
 fn every_response_counts_once_however_often_it_is_sent() {
     let headers = format!("HTTP/1.1 404 Not Found\r\nX: {}", "x".repeat(1_300));
-    let rows: [Row; 6] = [
+    let rows: [Row<'_>; 6] = [
         (
             "kept alive",
             &[(GET, &[OK]), (GET, &[BAD]), (GET, &[OK, "body"])],

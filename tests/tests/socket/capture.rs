@@ -1,11 +1,20 @@
 //! Which listeners are captured, and what is said of those that are not.
 
-use std::net::SocketAddr;
+use std::{
+    net::{SocketAddr, TcpStream},
+    os::fd::AsRawFd as _,
+};
 
-use shifter_common::wire::{ServiceStatus, Slot};
+use nix::libc;
+
+use shifter_common::{
+    socket::SOCKETS_PER_BACKEND,
+    wire::{ServiceStatus, Slot},
+};
 use shifter_daemon::model::{HookSpec, ProbeCheck, ServiceSpec};
 use shifter_tests::{
     daemon::{Daemon, Node},
+    netns::Netns,
     world::{Family, Options, World},
 };
 
@@ -264,7 +273,7 @@ fn a_captured_listener_is_in_no_other_map() {
     let at = addrs(&["[::]:82"])[0];
     let listener = world.host().run(|| open(at, kind)).expect("listens");
     let error = put_into_map(&listener).expect_err("it is captured");
-    assert_eq!(error.raw_os_error(), Some(nix::libc::EBUSY), "{error}");
+    assert_eq!(error.raw_os_error(), Some(libc::EBUSY), "{error}");
     wait_until_eligible(&daemon);
 }
 
@@ -308,6 +317,94 @@ fn a_shared_port_outlives_its_members() {
     assert_eq!(slot(&service, Slot::B).counters.established, 0);
 }
 
+/// A group with more members than shifter holds: when all that are held close without a word, being older than
+/// the programs, the first connection that finds none of them makes the daemon look for the others.
+#[test]
+fn a_large_group_outlives_those_that_are_held() {
+    let world = World::pair(Options::default());
+    let kind = Kind {
+        is_shared: true,
+        ..Kind::default()
+    };
+    let members = |count| -> Vec<Greeter> {
+        let member = |_| Greeter::with(world.host(), "a", "10.0.0.20:81", kind);
+        (0..count).map(member).collect()
+    };
+    let older = members(SOCKETS_PER_BACKEND);
+    let daemon = start(&world, spec(V4, &["10.0.0.20:81"], &[]));
+    daemon.wait_for("slot a is eligible", |status| {
+        status.services[0].slots[0].eligible
+    });
+    let _younger = members(3);
+    let full = |daemon: &Daemon| {
+        let service = daemon.service(ORDERS).expect("known");
+        counter(&service, Slot::A, "capture_full")
+    };
+    assert_eq!(full(&daemon), 3);
+    drop(older);
+    // With no other version to go to, whoever finds nobody is refused.
+    let refused = ask(world.client(), vip(Family::V4)).map_err(|error| error.kind());
+    assert_eq!(refused, Err(std::io::ErrorKind::ConnectionRefused));
+    // The daemon's own round comes every ten seconds.
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    for _ in 0..3 {
+        let answer = ask(world.client(), vip(Family::V4));
+        assert_eq!(answer.as_deref().ok(), Some("a"), "{answer:?}");
+    }
+    let service = daemon.service(ORDERS).expect("known");
+    assert_eq!(counter(&service, Slot::A, "unserved"), 1);
+}
+
+/// A server that pauses shuts its listener down and listens on it again, as HAProxy does: nobody is refused
+/// meanwhile, and the version has its connections back.
+#[test]
+fn a_listener_pauses() {
+    for is_older in [true, false] {
+        let world = World::pair(Options::default());
+        let _a = Greeter::start(world.host(), "a", "[::]:81");
+        let at = addrs(&["[::]:82"])[0];
+        let listen = || {
+            let kind = Kind::default();
+            world.host().run(|| open(at, kind)).expect("listens")
+        };
+        let older = is_older.then(listen);
+        let daemon = start(&world, spec(BOTH, &["[::]:81"], &["[::]:82"]));
+        let listener = older.unwrap_or_else(listen);
+        wait_until_eligible(&daemon);
+        daemon.set_weight(ORDERS, 10_000).expect("accepted");
+        let accepted = |from: &Netns, family| {
+            let stream = from
+                .run(|| TcpStream::connect(vip(family)))
+                .expect("connects");
+            let (peer, client) = (listener.accept(), stream.local_addr());
+            assert_eq!(
+                peer.expect("accepts").1.port(),
+                client.expect("bound").port()
+            );
+        };
+        for _ in 0..2 {
+            for family in Family::ALL {
+                accepted(world.client(), family);
+            }
+            // SAFETY: the descriptor is open; nothing but the socket's state changes.
+            let code = unsafe { libc::shutdown(listener.as_raw_fd(), libc::SHUT_RDWR) };
+            assert_eq!(code, 0);
+            for family in Family::ALL.into_iter().cycle().take(6) {
+                let answer = ask(world.client(), vip(family));
+                assert_eq!(answer.as_deref().ok(), Some("a"), "{is_older}: {answer:?}");
+            }
+            // SAFETY: as above.
+            let code = unsafe { libc::listen(listener.as_raw_fd(), 128) };
+            assert_eq!(code, 0);
+            // The daemon looks at one that was bound before there were programs.
+            std::thread::sleep(std::time::Duration::from_millis(500));
+        }
+        let service = daemon.service(ORDERS).expect("known");
+        assert!(slot(&service, Slot::B).eligible);
+        assert_eq!(counter(&service, Slot::B, "unserved"), 0);
+    }
+}
+
 /// A user may listen for a slot that names them, and for no other.
 #[test]
 fn the_user_of_a_slot_may_listen() {
@@ -346,7 +443,7 @@ fn the_user_of_a_slot_may_listen() {
 fn as_nobody(world: &World) -> std::net::TcpListener {
     world.host().run(|| {
         // SAFETY: plain numbers; the raw call changes this thread only, which ends with the closure.
-        let code = unsafe { nix::libc::syscall(nix::libc::SYS_setresuid, 65_534, 65_534, 65_534) };
+        let code = unsafe { libc::syscall(libc::SYS_setresuid, 65_534, 65_534, 65_534) };
         assert_eq!(code, 0, "becoming nobody");
         std::net::TcpListener::bind("[::]:8082").expect("a free port")
     })

@@ -175,6 +175,16 @@ fn ask(mut stream: TcpStream) -> io::Result<String> {
     Ok(http::ask(&mut stream, "GET", "/", None)?.backend)
 }
 
+/// Resets that a namespace has sent.
+fn sent_resets(netns: &Netns) -> u64 {
+    let said = netns.tool("nstat", &["-saz", "TcpOutRsts"]);
+    let line = said
+        .lines()
+        .find_map(|line| line.strip_prefix("TcpOutRsts"));
+    let count = line.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
+    count.unwrap_or_else(|| panic!("no TcpOutRsts in:\n{said}"))
+}
+
 /// With SYN cookies nobody remembers what a SYN chose: if the weight changes before its ACK comes, a
 /// connection whose version changed is reset, once, if the version that it has now has given no cookie of
 /// late, and is that version's otherwise. All others, and all without cookies, stay where they began.
@@ -204,6 +214,7 @@ fn cookies_forget_what_the_syn_chose() {
             host.sysctl("net.ipv4.tcp_syncookies", cookies);
             stage.set_weight(0);
             let before = stage.service();
+            let resets_before = sent_resets(host);
             let rule = format!("tcp dport {PORT} tcp flags & (syn | ack) == ack");
             let loss = Loss::of(host, "prerouting", &rule);
             // To a client the connection is there with the SYN/ACK.
@@ -211,25 +222,25 @@ fn cookies_forget_what_the_syn_chose() {
                 .clone()
                 .map(|port| open_from(port).expect("a SYN/ACK"))
                 .collect();
-            let answers: Vec<_> = opened
+            let answers = opened
                 .into_iter()
                 .map(|stream| std::thread::spawn(|| ask(stream)))
-                .collect();
+                .collect::<Vec<_>>()
+                .into_iter();
             sleep(Duration::from_millis(50));
             stage.set_weight(5_000);
             drop(loss);
+            // All of them first: a version that has given one cookie takes those of others.
+            let answers = answers.map(|answer| answer.join().expect("asked"));
+            let answers: Vec<_> = ports.zip(&expected).zip(answers).collect();
             let (mut reset_count, mut moved_count) = (0, 0);
-            for ((port, expected), answer) in ports.zip(&expected).zip(answers) {
-                match answer.join().expect("asked") {
+            for ((port, expected), answer) in answers {
+                match answer {
                     Ok(name) if name == "a" => {
                         assert!(cookies == "1" || expected == "a", "{what}: {port}");
                     }
                     Ok(name) => {
-                        assert_eq!(
-                            (&name, expected.as_str()),
-                            (expected, "b"),
-                            "{what}: {port}"
-                        );
+                        assert_eq!((&*name, &**expected), ("b", "b"), "{what}: {port}");
                         moved_count += 1;
                     }
                     Err(error) => {
@@ -249,6 +260,7 @@ fn cookies_forget_what_the_syn_chose() {
                 (_, true) => (0, changed_count),
             };
             assert_eq!((reset_count, moved_count), changed, "{what}");
+            assert!(sent_resets(host) - resets_before >= reset_count, "{what}");
             // What was reset was no connection yet, so it counts as the one that came instead.
             let service = stage.service();
             let counted = |of| {

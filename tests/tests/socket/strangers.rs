@@ -1,20 +1,23 @@
 //! What is not ours: users who would like to be captured, other listeners, other namespaces.
 
 use std::{
+    io::ErrorKind,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     time::Duration,
 };
 
 use shifter_common::wire::Slot;
+use shifter_daemon::model::{HookSpec, OnEmpty, ProbeCheck};
 use shifter_tests::{
+    daemon::{Daemon, Node},
     load::Plan,
     netns::Netns,
-    world::{Family, OTHER},
+    world::{Family, OTHER, Options, World},
 };
 
 use crate::{
     greeter::{Greeter, ask},
-    stage::{PORT_B, Stage, counter, cut_off, slot, vip},
+    stage::{PORT_B, Stage, counter, cut_off, orders, slot, vip},
 };
 
 /// How often somebody listens in vain.
@@ -112,5 +115,42 @@ fn what_is_not_a_vip_is_not_steered() {
     for which in Slot::ALL {
         assert_eq!(counter(&service, which, "lookups"), 0);
         assert_eq!(slot(&service, which).counters.established, 0);
+    }
+}
+
+/// A listener on the VIP itself is nobody's version. It serves until there is one, and again when there is none
+/// any more, if the service says that the host may answer; else connections are refused. In no case do they
+/// get to another listener.
+#[test]
+fn a_listener_on_the_vip_serves_where_nobody_else_does() {
+    for (on_empty, without_versions) in [
+        (OnEmpty::Pass, Ok("the host")),
+        (OnEmpty::Drop, Err(&ErrorKind::ConnectionRefused)),
+    ] {
+        let world = World::pair(Options::default());
+        let host = world.host();
+        let _own = Greeter::start(host, "the host", "10.0.0.10:80");
+        let _other_port = Greeter::start(host, "other port", "10.0.0.20:80");
+        let at = |text: &str| vec![text.parse().expect("an address")];
+        let mut spec = orders(&at("10.0.0.20:81"), &at("10.0.0.20:82"));
+        spec.vips = vec![vip(Family::V4)];
+        spec.readiness.check = ProbeCheck::None;
+        spec.on_empty = on_empty;
+        let daemon = Daemon::start(host, Node::new(HookSpec::Tc), &[spec]);
+        let assert_answers = |expected: Result<&str, &ErrorKind>, when: &str| {
+            for _ in 0..5 {
+                let answer = ask(world.client(), vip(Family::V4)).map_err(|error| error.kind());
+                assert_eq!(answer.as_deref(), expected, "{on_empty:?}, {when}");
+            }
+        };
+        assert_answers(Ok("the host"), "before there is a version to send to");
+        let version = Greeter::start(host, "a", "10.0.0.20:81");
+        daemon.wait_for("slot a is eligible", |status| {
+            status.services[0].slots[0].eligible
+        });
+        assert_answers(Ok("a"), "with a version");
+        drop(version);
+        // At once, before the daemon knows.
+        assert_answers(without_versions, "without it");
     }
 }

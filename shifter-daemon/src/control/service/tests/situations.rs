@@ -257,6 +257,22 @@ fn with_nothing_eligible_the_host_may_answer() {
 }
 
 #[test]
+fn with_nothing_eligible_the_socket_plane_refuses() {
+    let mut control = ServiceControl::new(spec(V4, &["10.1.0.1:80"], &[]), None, None);
+    let host = HostView {
+        local: ["10.1.0.1".parse().expect("an address")].into(),
+        socket_plane: Ok(()),
+    };
+    control.choose_plane(&host).expect("it can be steered");
+    assert!(control.is_on_socket_plane());
+    assert_eq!(
+        control.notes(),
+        ["no slot is eligible: new flows are refused \
+          (slot a: not ready: 10.1.0.1:80 not probed yet; slot b: no backends)"]
+    );
+}
+
+#[test]
 fn without_a_probe_backends_are_ready_at_once() {
     let mut spec = spec(V4, &["10.1.0.1:80"], &["10.2.0.1:80"]);
     spec.readiness.check = ProbeCheck::None;
