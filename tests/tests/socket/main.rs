@@ -9,6 +9,7 @@ mod capture;
 mod death;
 mod full;
 mod planes;
+mod rest;
 mod shares;
 mod silence;
 mod strangers;

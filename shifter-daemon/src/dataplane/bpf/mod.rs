@@ -24,6 +24,7 @@ mod read;
 mod regions;
 mod rehearsal;
 mod reset;
+mod rest;
 mod retire;
 mod roster;
 mod sizing;
@@ -164,7 +165,8 @@ impl BpfDataplane {
         };
         let flow_table = Arc::new(BpfFlowTable::open(&object, node.idle)?);
         // Programs are loaded while the object still holds its maps.
-        let hooks = Hooks::attach(&mut object, node, &directory)?;
+        let is_resting = was_adopted && Hooks::are_resting(&directory)?;
+        let hooks = Hooks::attach(&mut object, node, &directory, is_resting)?;
         let socket = Self::open_socket_plane(&mut object, &directory);
         if socket.is_ok() {
             flow_table.watch(socket::TaggedSockets::open(&directory)?);
@@ -334,7 +336,8 @@ impl Dataplane for BpfDataplane {
     }
 
     fn retire(&mut self, census: &Census) -> Result<(), DataplaneError> {
-        self.retire_unreferenced(census)
+        self.retire_unreferenced(census)?;
+        self.rest_or_wake(census)
     }
 
     fn interfaces(&self) -> Vec<InterfaceStatus> {
