@@ -17,3 +17,4 @@ pub mod probe;
 pub mod rollout;
 pub mod sock_diag;
 pub mod state;
+pub mod vip_addresses;

@@ -140,6 +140,8 @@ impl ServiceControl {
             on_empty: published.on_empty,
             readmit: Readmit::Listen,
             on_full: published.on_full,
+            // What the host was given stays: see the driver.
+            manages_vips: false,
             slots,
             targets: published.targets.clone(),
             readiness: ProbeSpec {

@@ -15,3 +15,4 @@ mod silence;
 mod strangers;
 mod tenants;
 mod upgrade;
+mod vip;

@@ -12,6 +12,7 @@ mod detour;
 mod directory;
 mod flows;
 mod hooks;
+mod host_vips;
 mod links;
 mod local;
 mod log;
@@ -38,7 +39,7 @@ mod vips;
 
 use std::{
     cell::Cell,
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     path::Path,
     sync::Arc,
 };
@@ -50,7 +51,7 @@ use shifter_common::{
     steering::{Slot, SteeringWord},
     wire::{InterfaceStatus, LocalClientsStatus},
 };
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use self::{
     directory::{PinDirectory, Pinned},
@@ -108,11 +109,11 @@ pub struct BpfDataplane {
     /// the next on top of it.
     deals: tables::Deals,
     /// Slots whose bank was flipped since programs were last waited for.
-    flipped: std::collections::BTreeSet<(u32, Slot)>,
+    flipped: BTreeSet<(u32, Slot)>,
     /// Backend indexes that stand in a plan; the others may be freed once no flow refers to them.
-    planned_backends: std::collections::BTreeSet<u32>,
+    planned_backends: BTreeSet<u32>,
     /// Services whose new connections go around shifter.
-    bypassed: std::collections::BTreeSet<String>,
+    bypassed: BTreeSet<String>,
     /// Their ways, as they were last put in force; not known at the start.
     ways: Option<Vec<Bypass>>,
     /// What publications have cost so far.
@@ -192,9 +193,9 @@ impl BpfDataplane {
             roster: Roster::default(),
             in_force: BTreeMap::new(),
             deals: tables::Deals::default(),
-            flipped: std::collections::BTreeSet::new(),
-            planned_backends: std::collections::BTreeSet::new(),
-            bypassed: std::collections::BTreeSet::new(),
+            flipped: BTreeSet::new(),
+            planned_backends: BTreeSet::new(),
+            bypassed: BTreeSet::new(),
             ways: None,
             effort: Effort::default(),
         };
@@ -369,7 +370,24 @@ impl Dataplane for BpfDataplane {
             let vips = way.vips.iter();
             vips.map(|vip| (*vip, way.service.clone()))
         }));
-        departure::lost(vips, &crate::paths::Own::gather())
+        let mut own = crate::paths::Own::gather();
+        // What shifterd has given the host goes with it.
+        for ip in host_vips::held().unwrap_or_default() {
+            own.addresses.remove(&ip);
+        }
+        departure::lost(vips, &own)
+    }
+
+    fn held_vips(&self) -> Result<BTreeSet<IpAddr>, DataplaneError> {
+        host_vips::held()
+    }
+
+    fn hold_vips(
+        &mut self,
+        wanted: &BTreeSet<IpAddr>,
+        kept: &BTreeSet<IpAddr>,
+    ) -> Result<(), DataplaneError> {
+        host_vips::hold(wanted, kept)
     }
 
     fn bypass(&mut self, ways: &[Bypass]) -> Result<(), DataplaneError> {
@@ -392,6 +410,7 @@ impl Dataplane for BpfDataplane {
         departure::tear_down(&self.directory, &pinned)?;
         self.hooks.forget();
         crate::bypass::remove()?;
+        host_vips::hold(&BTreeSet::new(), &BTreeSet::new())?;
         Ok(names)
     }
 }
@@ -423,6 +442,8 @@ pub fn detach_pinned(
     let links_count = departure::tear_down(&directory, &pinned)?;
     if !keep_bypass {
         crate::bypass::remove()?;
+        // Where new connections go around shifter they still come to the address.
+        host_vips::hold(&BTreeSet::new(), &BTreeSet::new())?;
     }
     Ok(match links_count {
         0 => "nothing was attached".to_owned(),

@@ -17,4 +17,5 @@ mod silences;
 mod starting;
 mod sweeping;
 mod versions;
+mod vips;
 mod weights;
