@@ -19,3 +19,4 @@ pub mod probe;
 pub mod rollout;
 pub mod sock_diag;
 pub mod store;
+pub mod vip_addresses;

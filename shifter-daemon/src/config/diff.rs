@@ -32,7 +32,7 @@ pub fn diff(old: &ServiceSpec, new: &ServiceSpec) -> Vec<ConfigChange> {
         let (before, after) = (show(old), show(new));
         (before != after).then_some((before, after))
     };
-    let rows: [(&str, Option<BeforeAfter>); 24] = [
+    let rows: [(&str, Option<BeforeAfter>); 25] = [
         ("service.vip", lists(vips)),
         ("service.protocol", plain(|spec| protocol(spec.protocol))),
         ("service.plane", plain(|spec| plane(spec.plane))),
@@ -43,6 +43,10 @@ pub fn diff(old: &ServiceSpec, new: &ServiceSpec) -> Vec<ConfigChange> {
         ),
         ("service.on_empty", plain(|spec| on_empty(spec.on_empty))),
         ("service.readmit", plain(|spec| readmit(spec.readmit))),
+        (
+            "service.manage_vip",
+            plain(|spec| spec.manages_vips.to_string()),
+        ),
         ("service.on_full", plain(|spec| on_full(spec.on_full))),
         (
             "service.observe",

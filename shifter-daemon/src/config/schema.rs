@@ -103,6 +103,7 @@ pub(super) mod service {
             Key::new("on_empty", "on_empty = \"drop\""),
             Key::new("readmit", "readmit = \"probe\""),
             Key::new("on_full", "on_full = \"stay\""),
+            Key::new("manage_vip", "manage_vip = true"),
             Key::new(
                 "observe",
                 "observe = [\"connections\", \"latency\", \"http\"]",

@@ -190,6 +190,10 @@ fn read(file: &str, text: &str, top: &Section<'_>, report: &mut Report<'_>) -> S
                 report,
             )
             .unwrap_or_default(),
+            manages_vips: service
+                .get("manage_vip")
+                .and_then(|field| field.boolean(report))
+                .unwrap_or(false),
             on_full: choice(
                 &service,
                 "on_full",

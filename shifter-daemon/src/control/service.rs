@@ -145,6 +145,8 @@ impl ServiceControl {
             readmit: Readmit::Listen,
             on_full: published.on_full,
             observe: published.observe,
+            // What the host was given stays: see the driver.
+            manages_vips: false,
             slots,
             targets: published.targets.clone(),
             readiness: ProbeSpec {

@@ -71,6 +71,8 @@ pub struct MemoryState {
     pub counters: BTreeMap<BackendKey, BackendCounters>,
     /// Addresses of the host, which choose the plane.
     pub local: std::collections::BTreeSet<std::net::IpAddr>,
+    /// Addresses that the host was given.
+    pub held: std::collections::BTreeSet<std::net::IpAddr>,
     /// Why the socket plane cannot be had, if it cannot.
     pub socket_plane_lacks: Option<String>,
     /// What listens, by address. Whoever is not named here is captured, in epoch 1.
@@ -321,6 +323,23 @@ impl Dataplane for MemoryDataplane {
 
     fn lost_paths(&self) -> Vec<LostPath> {
         self.with(|state| state.lost_paths.clone())
+    }
+
+    fn held_vips(&self) -> Result<std::collections::BTreeSet<std::net::IpAddr>, DataplaneError> {
+        Ok(self.with(|state| state.held.clone()))
+    }
+
+    fn hold_vips(
+        &mut self,
+        wanted: &std::collections::BTreeSet<std::net::IpAddr>,
+        kept: &std::collections::BTreeSet<std::net::IpAddr>,
+    ) -> Result<(), DataplaneError> {
+        self.with(|state| {
+            let MemoryState { held, local, .. } = state;
+            held.retain(|ip| wanted.contains(ip) || kept.contains(ip));
+            held.extend(wanted.iter().filter(|ip| !local.contains(ip)));
+        });
+        Ok(())
     }
 
     fn bypass(&mut self, ways: &[Bypass]) -> Result<(), DataplaneError> {

@@ -6,7 +6,12 @@
 pub mod bpf;
 pub mod layout;
 pub mod memory;
-use std::{net::SocketAddr, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Instant,
+};
 
 pub use crate::bypass::Bypass;
 pub use crate::control::{
@@ -304,6 +309,28 @@ pub trait Dataplane: Send {
 
     /// VIPs that nobody would serve without shifter.
     fn lost_paths(&self) -> Vec<LostPath>;
+
+    /// The addresses that shifterd has given the host.
+    ///
+    /// # Errors
+    /// If the kernel does not answer.
+    fn held_vips(&self) -> Result<BTreeSet<IpAddr>, DataplaneError> {
+        Ok(BTreeSet::new())
+    }
+
+    /// Gives the host those of the wanted addresses that it does not have, and takes those back that are
+    /// ours and neither wanted nor kept. An address that somebody else has made is never touched.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    fn hold_vips(
+        &mut self,
+        wanted: &BTreeSet<IpAddr>,
+        kept: &BTreeSet<IpAddr>,
+    ) -> Result<(), DataplaneError> {
+        let _ = (wanted, kept);
+        Ok(())
+    }
 
     /// Puts exactly these ways around the packet path in force: new connections of these services do
     /// not come to it, established ones go on. If that fails, what was in force before still is.

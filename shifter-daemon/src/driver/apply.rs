@@ -48,6 +48,7 @@ impl Driver {
         }
         self.find_lost_files(&loaded, &named, by, &mut report);
         self.update_probes();
+        self.hold_vips();
         report
     }
 
@@ -99,6 +100,7 @@ impl Driver {
                 false
             }
         };
+        refusal = refusal.or_else(|| self.vip_obstacle(old.as_ref(), new.spec()));
         self.number_versions(&mut new);
         let was_adrift = old.as_ref().is_some_and(|old| old.deviation.is_some());
         let is_due = is_moved

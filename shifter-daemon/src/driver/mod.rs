@@ -26,6 +26,7 @@ mod sweep;
 #[cfg(test)]
 mod tests;
 mod version;
+mod vips;
 mod weight;
 
 use std::{
@@ -101,6 +102,8 @@ pub struct Driver {
     rollouts: rollout::Rollouts,
     /// Services whose canary's connections are reset as they fall silent.
     silencing: BTreeMap<String, idle::Silencing>,
+    /// Why the addresses of VIPs are not as asked for.
+    vip_trouble: Option<String>,
     /// Ways around shifter that are in force.
     ways: Vec<crate::bypass::Bypass>,
     /// When the probing of a backend was begun anew: what was answered before does not count.
@@ -145,6 +148,7 @@ impl Driver {
             tripped: std::collections::BTreeSet::new(),
             rollouts: rollout::Rollouts::new(),
             silencing: BTreeMap::new(),
+            vip_trouble: None,
             ways: Vec::new(),
             restarted: BTreeMap::new(),
             last_version_id: 0,
@@ -161,6 +165,7 @@ impl Driver {
             tracing::error!("the ways around shifter are not as decided: {error}");
         }
         this.update_probes();
+        this.hold_vips();
         this.write_audit();
         Ok(this)
     }
@@ -193,6 +198,7 @@ impl Driver {
                     self.tend();
                     self.look_at_listeners();
                     self.retry();
+                    self.hold_vips();
                     self.begin_sweep(swept_tx.clone());
                 }
             }

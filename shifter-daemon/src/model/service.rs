@@ -29,6 +29,8 @@ pub struct ServiceSpec {
     pub name: String,
     /// Addresses clients connect to; 1..=8, no two the same.
     pub vips: Vec<SocketAddr>,
+    /// Whether shifterd gives the host the VIPs' addresses.
+    pub manages_vips: bool,
     /// Transport protocol.
     pub protocol: Protocol,
     /// How flows are steered.

@@ -55,6 +55,8 @@ impl Load {
     /// What the ratio of processor time to direct's should be at least.
     const fn target_cpu_ratio(self, way: Way) -> Option<f64> {
         match (way, self) {
+            (Way::ShifterSocket, Self::KeepAlive) => Some(0.97),
+            (Way::ShifterSocket, Self::PerConnection) => Some(0.94),
             (Way::ShifterTc, Self::KeepAlive) => Some(0.92),
             (Way::ShifterTc, Self::PerConnection) => Some(0.87),
             _ => None,
@@ -243,6 +245,10 @@ mod tests {
 
     #[test]
     fn rows_are_ratios_to_direct_in_the_same_round() {
+        assert_eq!(
+            Load::KeepAlive.target_cpu_ratio(Way::ShifterSocket),
+            Some(0.97)
+        );
         let ways = [Way::Direct, Way::ShifterTc, Way::Nftables];
         let by_way = [
             vec![

@@ -34,6 +34,7 @@ pub fn service(name: &str, vips: &[SocketAddr], a: &[SocketAddr], b: &[SocketAdd
         on_empty: OnEmpty::Drop,
         readmit: Readmit::Probe,
         on_full: OnFull::Stay,
+        manages_vips: false,
         slots: [slot(a), slot(b)],
         targets: Targets::new(),
         readiness: ProbeSpec {
@@ -140,10 +141,11 @@ pub fn service_toml(service: &ServiceSpec) -> String {
     let mut text = format!(
         "[service]\nname = {:?}\nvip = [{}]\nprotocol = {protocol:?}\nplane = {plane:?}\n\
          affinity = {affinity:?}\ndefault_slot = \"{}\"\non_empty = {on_empty:?}\n\
-         readmit = {readmit:?}\non_full = {on_full:?}\nobserve = {:?}\n",
+         readmit = {readmit:?}\non_full = {on_full:?}\nmanage_vip = {}\nobserve = {:?}\n",
         service.name,
         vips.join(", "),
         service.default_slot,
+        service.manages_vips,
         service.observe.names(),
     );
     for slot in Slot::ALL {
@@ -260,6 +262,7 @@ mod tests {
         other.readmit = Readmit::Listen;
         other.on_full = OnFull::Failover;
         other.observe.http = true;
+        other.manages_vips = true;
         other.slots[1].user = Some("orders".into());
         other.affinity = Affinity::Client;
         other.default_slot = Slot::B;

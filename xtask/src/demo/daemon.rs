@@ -10,6 +10,7 @@ use anyhow::{Context, bail};
 use shifter_common::wire::{Event, ServiceStatus, Slot, Status};
 
 use super::{
+    Plane,
     child::{self, Child, Output, Said},
     http,
     network::{INTERFACE, Network, PORT, VIP},
@@ -44,13 +45,18 @@ impl Daemon {
     ///
     /// # Errors
     /// It does not get so far; the error carries the end of its log.
-    pub fn start(place: &Place, network: &Network, binaries: &Path) -> anyhow::Result<Self> {
+    pub fn start(
+        place: &Place,
+        network: &Network,
+        binaries: &Path,
+        plane: Plane,
+    ) -> anyhow::Result<Self> {
         let socket = place.path().join("shifter.sock");
         let bpffs = place.mount_bpffs("bpf")?;
         let state = place.directory("state")?;
         let config = place.write("shifter.toml", &node_file(&socket, &bpffs, &state))?;
         place.directory("services.d")?;
-        place.write("services.d/demo.toml", &service_file())?;
+        place.write("services.d/demo.toml", &service_file(plane))?;
         let mut command = network.host.command(binaries.join("shifterd"));
         command.arg("--config").arg(config);
         let log = place.path().join("shifterd.log");
@@ -199,11 +205,12 @@ bpffs = "{bpffs}"
 }
 
 /// The service file.
-fn service_file() -> String {
+fn service_file(plane: Plane) -> String {
     format!(
         r#"[service]
 name = "{SERVICE}"
 vip = "{VIP}:{PORT}"
+plane = "{plane}"
 
 [slot.a]
 backends = ["{first}"]
@@ -214,6 +221,7 @@ backends = ["{second}"]
 [probe]
 readiness = {{ http = "/ready", interval = "{PROBE_INTERVAL_MS}ms", timeout = "{PROBE_INTERVAL_MS}ms", failure_threshold = {FAILURE_THRESHOLD} }}
 "#,
+        plane = plane.name(),
         first = Version::First.address(),
         second = Version::Second.address(),
     )

@@ -20,6 +20,34 @@ use std::{path::PathBuf, process::ExitCode};
 
 use crate::{build::Profile, workspace::Workspace};
 
+/// How the demo's service is steered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Plane {
+    /// To the sockets of both versions; no packet is touched.
+    Socket,
+    /// By rewriting packets.
+    Nat,
+}
+
+impl Plane {
+    /// As service files and the command line have it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Socket => "socket",
+            Self::Nat => "nat",
+        }
+    }
+}
+
+/// What is shown, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct Choice {
+    /// How long each weight is held, in seconds.
+    pub seconds: u32,
+    /// How the service is steered.
+    pub plane: Plane,
+}
+
 /// Arguments of `cargo xtask demo`.
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -27,6 +55,9 @@ pub struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 5)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=60))]
     seconds: u32,
+    /// How connections are steered.
+    #[arg(long, value_name = "PLANE", value_enum, default_value_t = Plane::Socket)]
+    plane: Plane,
     /// Show binaries that are built quickly and run slowly.
     #[arg(long)]
     debug: bool,
@@ -51,9 +82,19 @@ pub fn run(arguments: &Arguments, workspace: &Workspace) -> anyhow::Result<ExitC
     };
     let binaries = prepare::prepare(workspace, profile)?;
     workspace.identity.hand_over(&workspace.target)?;
+    let choice = arguments.choice();
     match way {
-        root::Way::Here => show::run(&binaries, arguments.seconds),
-        root::Way::Sudo { may_ask } => root::run(may_ask, &binaries, arguments.seconds),
+        root::Way::Here => show::run(&binaries, choice),
+        root::Way::Sudo { may_ask } => root::run(may_ask, &binaries, choice),
+    }
+}
+
+impl Arguments {
+    const fn choice(&self) -> Choice {
+        Choice {
+            seconds: self.seconds,
+            plane: self.plane,
+        }
     }
 }
 
@@ -63,5 +104,5 @@ pub fn run_built(arguments: &Arguments) -> Option<anyhow::Result<ExitCode>> {
     if arguments.until_stdin_ends {
         root::end_with_stdin();
     }
-    Some(show::run(binaries, arguments.seconds))
+    Some(show::run(binaries, arguments.choice()))
 }

@@ -15,6 +15,7 @@ use nix::{
     unistd::Pid,
 };
 
+use super::Choice;
 use crate::{
     identity::{Elevation, Identity},
     interrupt, screen,
@@ -69,10 +70,10 @@ pub fn way(identity: &Identity) -> anyhow::Result<Way> {
 ///
 /// # Errors
 /// It cannot be started, or does not end after an interrupt.
-pub fn run(may_ask: bool, binaries: &Path, seconds: u32) -> anyhow::Result<ExitCode> {
+pub fn run(may_ask: bool, binaries: &Path, choice: Choice) -> anyhow::Result<ExitCode> {
     let own = std::env::current_exe().context("this program does not know where it is")?;
     let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let words = words(may_ask, no_color, &own, binaries, seconds);
+    let words = words(may_ask, no_color, &own, binaries, choice);
     println!("\nroot is needed from here on:\n$ {}", line(&words));
     let (program, arguments) = words.split_first().context("a command without words")?;
     let mut command = Command::new(program);
@@ -119,7 +120,7 @@ fn words(
     no_color: bool,
     own: &Path,
     binaries: &Path,
-    seconds: u32,
+    choice: Choice,
 ) -> Vec<OsString> {
     let mut words = vec![OsString::from("sudo")];
     if !may_ask {
@@ -131,7 +132,8 @@ fn words(
         words.extend(["env".into(), "NO_COLOR=1".into()]);
     }
     words.extend([own.into(), "demo".into()]);
-    words.extend(["--seconds".into(), seconds.to_string().into()]);
+    words.extend(["--seconds".into(), choice.seconds.to_string().into()]);
+    words.extend(["--plane".into(), choice.plane.name().into()]);
     words.extend([
         "--binaries".into(),
         binaries.into(),
@@ -157,11 +159,12 @@ fn line(words: &[OsString]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::demo::Plane;
 
     #[test]
     fn the_command_is_shown_as_it_is_run() {
         let (own, binaries) = (Path::new("/a b/xtask"), Path::new("/t/release"));
-        let tail = "demo --seconds 5 --binaries /t/release --until-stdin-ends";
+        let tail = "demo --seconds 5 --plane nat --binaries /t/release --until-stdin-ends";
         let rows = [
             (true, false, format!("sudo -- '/a b/xtask' {tail}")),
             (
@@ -175,8 +178,15 @@ mod tests {
                 format!("sudo -- env NO_COLOR=1 '/a b/xtask' {tail}"),
             ),
         ];
+        let choice = Choice {
+            seconds: 5,
+            plane: Plane::Nat,
+        };
         for (may_ask, no_color, expected) in rows {
-            assert_eq!(line(&words(may_ask, no_color, own, binaries, 5)), expected);
+            assert_eq!(
+                line(&words(may_ask, no_color, own, binaries, choice)),
+                expected
+            );
         }
         assert_eq!(line(&["it's".into(), "".into()]), r"'it'\''s' ''");
     }

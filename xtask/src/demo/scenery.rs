@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::{
+    Plane,
     daemon::{FAILURE_THRESHOLD, PROBE_INTERVAL_MS, SERVICE},
     load::RATE_PER_S,
     network::{CLIENT, HOST, INTERFACE, PORT, VIP},
@@ -11,7 +12,16 @@ use super::{
 };
 
 /// What is there before anything happens. Paths are kept whole, so that they can be copied.
-pub fn introduction(hook: Option<&str>, socket: &Path, shifterctl: &Path) -> Vec<String> {
+pub fn introduction(
+    plane: Plane,
+    hook: Option<&str>,
+    socket: &Path,
+    shifterctl: &Path,
+) -> Vec<String> {
+    let how = match plane {
+        Plane::Socket => "to the versions' own sockets".to_owned(),
+        Plane::Nat => format!("at {INTERFACE} by {}", hook.unwrap_or("nothing")),
+    };
     let (first, second) = (Version::First.address(), Version::Second.address());
     [
         String::new(),
@@ -20,10 +30,7 @@ pub fn introduction(hook: Option<&str>, socket: &Path, shifterctl: &Path) -> Vec
         format!("                                ├─ slot a  {first}  nginx, version 1"),
         format!("                                └─ slot b  {second}  nginx, version 2"),
         String::new(),
-        format!(
-            "shifterd  steers new connections in the kernel, at {INTERFACE} by {}",
-            hook.unwrap_or("nothing")
-        ),
+        format!("shifterd  steers new connections in the kernel, {how}"),
         format!(
             "load      {} requests a second at most, each on a connection of its own",
             grouped(RATE_PER_S.into())
@@ -56,11 +63,15 @@ mod tests {
 
     #[test]
     fn the_introduction_shows_what_is_there() {
-        let lines = introduction(
-            Some("tc"),
-            Path::new("/run/shifter-demo-4194304-99999999/shifter.sock"),
-            Path::new("/src/shifter/target/release/shifterctl"),
-        );
+        let of = |plane| {
+            introduction(
+                plane,
+                Some("tc"),
+                Path::new("/run/shifter-demo-4194304-99999999/shifter.sock"),
+                Path::new("/src/shifter/target/release/shifterctl"),
+            )
+        };
+        let lines = of(Plane::Nat);
         let expected = "
   client                      host
   10.1.0.2 ───── veth ───── 10.1.0.1   service demo at 10.0.0.10:80
@@ -77,6 +88,8 @@ look in   export SHIFTER_SOCKET=/run/shifter-demo-4194304-99999999/shifter.sock
             lines.iter().all(|line| line.chars().count() <= COLUMNS),
             "{lines:?}"
         );
+        let how = "shifterd  steers new connections in the kernel, to the versions' own sockets";
+        assert!(how.len() <= COLUMNS && of(Plane::Socket).contains(&how.to_owned()));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use nix::sys::stat::{Mode, umask};
 use shifter_common::wire::{Event, Slot};
 
 use super::{
+    Choice,
     daemon::{self, Daemon, SERVICE},
     load::{Line, Load, Window},
     network::Network,
@@ -43,7 +44,7 @@ const INTERRUPTED: u8 = 130;
 ///
 /// # Errors
 /// Something does not start, ends early, does not answer, or cannot be removed.
-pub fn run(binaries: &Path, seconds: u32) -> anyhow::Result<ExitCode> {
+pub fn run(binaries: &Path, choice: Choice) -> anyhow::Result<ExitCode> {
     // shifterd refuses files that others than root could write.
     umask(Mode::from_bits_truncate(0o022));
     let mut painter = Painter::new();
@@ -53,7 +54,7 @@ pub fn run(binaries: &Path, seconds: u32) -> anyhow::Result<ExitCode> {
         )])?;
     }
     let place = Place::claim()?;
-    let shown = show(&place, binaries, seconds, &mut painter);
+    let shown = show(&place, binaries, choice, &mut painter);
     let removed = place.remove();
     let failed_count = match (shown, removed) {
         (Ok(failed_count), Ok(())) => failed_count,
@@ -89,14 +90,15 @@ struct Show<'a> {
 fn show(
     place: &Place,
     binaries: &Path,
-    seconds: u32,
+    choice: Choice,
     painter: &mut Painter,
 ) -> anyhow::Result<u64> {
     let network = Network::new(place)?;
     let first = Server::start(place, &network, Version::First)?;
     let second = Server::start(place, &network, Version::Second)?;
-    let daemon = Daemon::start(place, &network, binaries)?;
+    let daemon = Daemon::start(place, &network, binaries, choice.plane)?;
     painter.say(&scenery::introduction(
+        choice.plane,
         daemon.hook()?.as_deref(),
         daemon.socket(),
         daemon.shifterctl_path(),
@@ -108,7 +110,7 @@ fn show(
         second,
         first,
         painter,
-        seconds,
+        seconds: choice.seconds,
         elapsed_s: 0,
         failed_count: 0,
         scores: Vec::new(),

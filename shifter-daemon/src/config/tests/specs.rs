@@ -46,6 +46,7 @@ fn smallest() -> ServiceSpec {
         on_empty: OnEmpty::Drop,
         readmit: Readmit::Probe,
         on_full: Default::default(),
+        manages_vips: false,
         slots: [
             SlotSpec {
                 backends: vec![backend("10.0.0.11:8443", 100)],
@@ -125,6 +126,9 @@ fn each_key_of_a_service_file_does_what_it_says() {
                 spec.on_full = OnFull::Failover;
             },
         ),
+        (VIP, "vip = \"10.0.0.10:443\"\nmanage_vip = true", |spec| {
+            spec.manages_vips = true;
+        }),
         (VIP, "vip = \"10.0.0.10:443\"\ndefault_slot = \"a\"", |_| {}),
         (VIP, "vip = \"10.0.0.10:443\"\nobserve = []", |_| {}),
         (

@@ -41,7 +41,11 @@ pub struct Hooks {
     hooked: Vec<Hooked>,
     /// Links of this process; the pins keep the programs attached when they are dropped.
     links: Vec<PinnedLink>,
+    /// Whether the programs are off the interfaces, because no service needs them.
+    is_resting: bool,
     local: LocalHooks,
+    /// Links for the host's own clients.
+    local_links: Vec<PinnedLink>,
     program_id: Option<u32>,
 }
 
@@ -239,9 +243,9 @@ fn absence(error: &InterfaceError, pinned: &BTreeMap<String, PathBuf>) -> String
 }
 
 impl Hooks {
-    /// Hooks every interface, and the root cgroup for the host's own clients. Links that are pinned
-    /// already are kept, with the new program put in place of the old one without a packet in
-    /// between; links nobody asks for any more go.
+    /// Hooks every interface, unless the hooks rest, and the root cgroup for the host's own clients.
+    /// Links that are pinned already are kept, with the new program put in place of the old one
+    /// without a packet in between; links nobody asks for any more go.
     ///
     /// # Errors
     /// If an interface is missing or cannot be hooked as asked.
@@ -249,6 +253,7 @@ impl Hooks {
         object: &mut Ebpf,
         node: &NodeSpec,
         directory: &PinDirectory,
+        is_resting: bool,
     ) -> Result<Self, DataplaneError> {
         let pinned = pins(directory)?;
         let hooked = node
@@ -257,11 +262,11 @@ impl Hooks {
             .map(|spec| Hooked::choose(spec, &pinned))
             .collect::<Result<Vec<_>, _>>()?;
         renew(object, &hooked, node.local_clients, directory)?;
-        let mut links = Vec::new();
-        for hooked in &hooked {
+        let (mut links, mut local_links) = (Vec::new(), Vec::new());
+        for hooked in hooked.iter().filter(|_| !is_resting) {
             links.extend(hooked.attach(object, directory)?);
         }
-        let local = attach_local(object, node.local_clients, directory, &mut links)?;
+        let local = attach_local(object, node.local_clients, directory, &mut local_links)?;
         let mut wanted: Vec<Point> = hooked.iter().flat_map(Hooked::points).collect();
         if matches!(local, LocalHooks::On(_)) {
             wanted.extend(program::LOCAL.map(Point::Local));
@@ -272,16 +277,64 @@ impl Hooks {
             }
         }
         let program_id = wanted
-            .first()
-            .and_then(|point| PinnedLink::from_pin(directory.links().join(point.name())).ok())
+            .iter()
+            .find_map(|point| PinnedLink::from_pin(directory.links().join(point.name())).ok())
             .and_then(|link| FdLink::from(link).info().ok())
             .map(|info| info.program_id());
         Ok(Self {
             hooked,
             links,
+            is_resting,
             local,
+            local_links,
             program_id,
         })
+    }
+
+    /// Whether a dataplane that is taken over had its hooks off the interfaces.
+    ///
+    /// # Errors
+    /// If the pins cannot be read.
+    pub fn are_resting(directory: &PinDirectory) -> Result<bool, DataplaneError> {
+        let pinned = pins(directory)?;
+        Ok(!pinned.keys().any(|name| name.starts_with("egress-")))
+    }
+
+    /// Whether the programs are off the interfaces.
+    pub const fn is_resting(&self) -> bool {
+        self.is_resting
+    }
+
+    /// Takes the programs off the interfaces; nobody needs them for now.
+    ///
+    /// # Errors
+    /// If a pin cannot be removed.
+    pub fn rest(&mut self, directory: &PinDirectory) -> Result<(), DataplaneError> {
+        // First, so that what could not be taken off now is when the hooks wake and rest again.
+        self.is_resting = true;
+        for point in self.hooked.iter().flat_map(Hooked::points) {
+            leave(&directory.links().join(point.name()))?;
+        }
+        self.links.clear();
+        Ok(())
+    }
+
+    /// Puts the programs on the interfaces again.
+    ///
+    /// # Errors
+    /// If an interface is missing or cannot be hooked as asked.
+    pub fn wake(
+        &mut self,
+        object: &mut Ebpf,
+        directory: &PinDirectory,
+    ) -> Result<(), DataplaneError> {
+        for hooked in &mut self.hooked {
+            let links = hooked.replace(object, directory)?;
+            self.links.extend(links);
+            hooked.trouble = None;
+        }
+        self.is_resting = false;
+        Ok(())
     }
 
     /// Looks whether every interface still has its programs, and hooks those again that were made
@@ -289,6 +342,9 @@ impl Hooks {
     /// the status until it is mended.
     pub fn tend(&mut self, object: &mut Ebpf, directory: &PinDirectory) -> Vec<String> {
         let mut news = Vec::new();
+        if self.is_resting {
+            return news;
+        }
         for hooked in &mut self.hooked {
             let name = hooked.spec.name.clone();
             let old_index = hooked.interface.ifindex;
@@ -338,8 +394,16 @@ impl Hooks {
             .map(|hooked| InterfaceStatus {
                 name: hooked.spec.name.clone(),
                 ifindex: hooked.interface.ifindex,
-                hook: hooked.hook.to_string(),
+                hook: if self.is_resting {
+                    "none".to_owned()
+                } else {
+                    hooked.hook.to_string()
+                },
                 reason: match &hooked.trouble {
+                    _ if self.is_resting => format!(
+                        "no service needs it; {} when one of the nat plane comes",
+                        hooked.hook
+                    ),
                     None => hooked.reason.clone(),
                     Some(trouble) => format!("{trouble}; {}", hooked.reason),
                 },
@@ -381,6 +445,7 @@ impl Hooks {
     /// Forgets all links, whose programs were taken off.
     pub fn forget(&mut self) {
         self.links.clear();
+        self.local_links.clear();
         self.hooked.clear();
     }
 }

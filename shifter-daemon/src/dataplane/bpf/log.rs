@@ -42,9 +42,17 @@ impl BpfDataplane {
             return Ok(None);
         }
         // All programs of an object share one log, adopted ones the log of their own object.
-        let program = self.hooks.program_id().ok_or_else(|| {
-            DataplaneError::Refused("no program is attached whose log could be read".into())
-        })?;
+        let Some(program) = self.hooks.program_id() else {
+            if self.hooks.is_resting() {
+                tracing::warn!(
+                    "no program is attached whose log could be read: no service needs one"
+                );
+                return Ok(None);
+            }
+            return Err(DataplaneError::Refused(
+                "no program is attached whose log could be read".into(),
+            ));
+        };
         let logger = EbpfLogger::init_from_id(program).map_err(|error| {
             DataplaneError::Refused(format!("opening the programs' log: {error}"))
         })?;

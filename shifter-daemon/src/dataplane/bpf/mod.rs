@@ -13,6 +13,7 @@ mod detour;
 mod directory;
 mod flows;
 mod hooks;
+mod host_vips;
 mod links;
 mod local;
 mod log;
@@ -27,6 +28,7 @@ mod read;
 mod regions;
 mod rehearsal;
 mod reset;
+mod rest;
 mod retire;
 mod roster;
 mod sizing;
@@ -40,7 +42,7 @@ mod vips;
 
 use std::{
     cell::Cell,
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     path::Path,
     sync::Arc,
 };
@@ -52,7 +54,7 @@ use shifter_common::{
     steering::{Slot, SteeringWord},
     wire::{InterfaceStatus, LocalClientsStatus},
 };
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use self::{
     directory::{PinDirectory, Pinned},
@@ -111,11 +113,11 @@ pub struct BpfDataplane {
     /// the next on top of it.
     deals: tables::Deals,
     /// Slots whose bank was flipped since programs were last waited for.
-    flipped: std::collections::BTreeSet<(u32, Slot)>,
+    flipped: BTreeSet<(u32, Slot)>,
     /// Backend indexes that stand in a plan; the others may be freed once no flow refers to them.
-    planned_backends: std::collections::BTreeSet<u32>,
+    planned_backends: BTreeSet<u32>,
     /// Services whose new connections go around shifter.
-    bypassed: std::collections::BTreeSet<String>,
+    bypassed: BTreeSet<String>,
     /// Their ways, as they were last put in force; not known at the start.
     ways: Option<Vec<Bypass>>,
     /// What publications have cost so far.
@@ -168,7 +170,8 @@ impl BpfDataplane {
         };
         let flow_table = Arc::new(BpfFlowTable::open(&object, node.idle)?);
         // Programs are loaded while the object still holds its maps.
-        let hooks = Hooks::attach(&mut object, node, &directory)?;
+        let is_resting = was_adopted && Hooks::are_resting(&directory)?;
+        let hooks = Hooks::attach(&mut object, node, &directory, is_resting)?;
         let socket = Self::open_socket_plane(&mut object, &directory);
         if socket.is_ok() {
             flow_table.watch(socket::TaggedSockets::open(&directory)?);
@@ -197,9 +200,9 @@ impl BpfDataplane {
             roster: Roster::default(),
             in_force: BTreeMap::new(),
             deals: tables::Deals::default(),
-            flipped: std::collections::BTreeSet::new(),
-            planned_backends: std::collections::BTreeSet::new(),
-            bypassed: std::collections::BTreeSet::new(),
+            flipped: BTreeSet::new(),
+            planned_backends: BTreeSet::new(),
+            bypassed: BTreeSet::new(),
             ways: None,
             effort: Effort::default(),
         };
@@ -365,7 +368,8 @@ impl Dataplane for BpfDataplane {
     }
 
     fn retire(&mut self, census: &Census) -> Result<(), DataplaneError> {
-        self.retire_unreferenced(census)
+        self.retire_unreferenced(census)?;
+        self.rest_or_wake(census)
     }
 
     fn interfaces(&self) -> Vec<InterfaceStatus> {
@@ -401,7 +405,24 @@ impl Dataplane for BpfDataplane {
             let vips = way.vips.iter();
             vips.map(|vip| (*vip, way.service.clone()))
         }));
-        departure::lost(vips, &crate::paths::Own::gather())
+        let mut own = crate::paths::Own::gather();
+        // What shifterd has given the host goes with it.
+        for ip in host_vips::held().unwrap_or_default() {
+            own.addresses.remove(&ip);
+        }
+        departure::lost(vips, &own)
+    }
+
+    fn held_vips(&self) -> Result<BTreeSet<IpAddr>, DataplaneError> {
+        host_vips::held()
+    }
+
+    fn hold_vips(
+        &mut self,
+        wanted: &BTreeSet<IpAddr>,
+        kept: &BTreeSet<IpAddr>,
+    ) -> Result<(), DataplaneError> {
+        host_vips::hold(wanted, kept)
     }
 
     fn bypass(&mut self, ways: &[Bypass]) -> Result<(), DataplaneError> {
@@ -424,6 +445,7 @@ impl Dataplane for BpfDataplane {
         departure::tear_down(&self.directory, &pinned)?;
         self.hooks.forget();
         crate::bypass::remove()?;
+        host_vips::hold(&BTreeSet::new(), &BTreeSet::new())?;
         Ok(names)
     }
 }
@@ -455,6 +477,8 @@ pub fn detach_pinned(
     let links_count = departure::tear_down(&directory, &pinned)?;
     if !keep_bypass {
         crate::bypass::remove()?;
+        // Where new connections go around shifter they still come to the address.
+        host_vips::hold(&BTreeSet::new(), &BTreeSet::new())?;
     }
     Ok(match links_count {
         0 => "nothing was attached".to_owned(),

@@ -85,6 +85,7 @@ impl BpfDataplane {
         targets?;
         // Whoever served the VIP until now goes on until a slot can: a new service takes its VIPs
         // only then. Once taken they stay.
+        self.wake_for(plan)?;
         let has_vips = self.vips.of(service).next().is_some();
         if has_vips || plan.slots.iter().any(|slot| slot.eligible) {
             self.claim_vips(service, plan)?;

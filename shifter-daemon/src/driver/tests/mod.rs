@@ -20,4 +20,5 @@ mod starting;
 mod sweeping;
 mod trips;
 mod versions;
+mod vips;
 mod weights;

@@ -11,7 +11,7 @@ mod store;
 use std::{net::SocketAddr, time::Duration};
 
 use nix::unistd::Pid;
-use shifter_daemon::model::HookSpec;
+use shifter_daemon::model::{HookSpec, Plane};
 
 use self::{haproxy::Haproxy, nftables::Nftables, nginx::NginxStream, store::Store};
 use super::cpu;
@@ -36,6 +36,8 @@ const SERVICE: &str = "bench";
 pub enum Way {
     /// To version a itself.
     Direct,
+    /// shifter's socket plane. Connections are observed as always: counted, tagged, their end judged.
+    ShifterSocket,
     /// shifter's nat plane at TC.
     ShifterTc,
     /// shifter's nat plane at XDP, native.
@@ -54,8 +56,9 @@ pub enum Way {
 
 impl Way {
     /// Those that requests are measured on, the reference first.
-    pub const MEASURED: [Self; 7] = [
+    pub const MEASURED: [Self; 8] = [
         Self::Direct,
+        Self::ShifterSocket,
         Self::ShifterTc,
         Self::ShifterXdp,
         Self::Nftables,
@@ -64,8 +67,9 @@ impl Way {
         Self::NginxStream,
     ];
     /// Those whose weights can be changed, each in the way its makers tell to.
-    pub const MOVABLE: [Self; 5] = [
+    pub const MOVABLE: [Self; 6] = [
         Self::ShifterStore,
+        Self::ShifterSocket,
         Self::ShifterTc,
         Self::Nftables,
         Self::HaproxyTcp,
@@ -76,6 +80,7 @@ impl Way {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Direct => "direct",
+            Self::ShifterSocket => "shifter, socket plane",
             Self::ShifterTc => "shifter, nat plane, TC",
             Self::ShifterXdp => "shifter, nat plane, XDP",
             Self::ShifterStore => "shifter, the store alone",
@@ -98,7 +103,11 @@ impl Way {
     /// The program that must be installed for it, and its Debian package.
     pub const fn program(self) -> Option<(&'static str, &'static str)> {
         match self {
-            Self::Direct | Self::ShifterTc | Self::ShifterXdp | Self::ShifterStore => None,
+            Self::Direct
+            | Self::ShifterSocket
+            | Self::ShifterTc
+            | Self::ShifterXdp
+            | Self::ShifterStore => None,
             Self::Nftables => Some(("nft", "nftables")),
             Self::HaproxyTcp | Self::HaproxyHttp => Some(("haproxy", "haproxy")),
             Self::NginxStream => Some(("nginx", "nginx")),
@@ -140,10 +149,20 @@ impl Setup {
         let backends = [start(0), start(1)];
         let between = match way {
             Way::Direct => Between::Nothing,
-            Way::ShifterTc => Between::Shifter(Box::new(shifter(&world, HookSpec::Tc))),
-            Way::ShifterXdp => Between::Shifter(Box::new(shifter(&world, HookSpec::Xdp))),
+            Way::ShifterSocket => {
+                let daemon = shifter(&world, HookSpec::Tc, Plane::Socket);
+                // The programs of the nat plane go with the first look at the flow tables.
+                daemon.wait_for("no program is on the interface", |status| {
+                    status.interfaces.iter().all(|one| one.hook == "none")
+                });
+                Between::Shifter(Box::new(daemon))
+            }
+            Way::ShifterTc => Between::Shifter(Box::new(shifter(&world, HookSpec::Tc, Plane::Nat))),
+            Way::ShifterXdp => {
+                Between::Shifter(Box::new(shifter(&world, HookSpec::Xdp, Plane::Nat)))
+            }
             Way::ShifterStore => {
-                let mut daemon = shifter(&world, HookSpec::Tc);
+                let mut daemon = shifter(&world, HookSpec::Tc, Plane::Nat);
                 daemon.stop();
                 Between::Store(Store::open(&daemon.bpffs()), Box::new(daemon))
             }
@@ -219,17 +238,22 @@ impl Setup {
 
 /// shifterd with two slots, waited for until both are eligible. Backends are asked once a second,
 /// as they would be.
-fn shifter(world: &World, hook: HookSpec) -> Daemon {
+fn shifter(world: &World, hook: HookSpec, plane: Plane) -> Daemon {
     let mut spec = service(
         SERVICE,
         &VIP.ports(PORT),
         &OTHER.ports(PORTS[0]),
         &OTHER.ports(PORTS[1]),
     );
+    spec.plane = plane;
     spec.readiness.interval = Duration::from_secs(1);
     spec.readiness.timeout = Duration::from_millis(900);
     spec.readiness.failure_threshold = 5;
-    let daemon = Daemon::start(world.host(), Node::new(hook), &[spec]);
+    let node = Node {
+        patience: Duration::from_secs(30),
+        ..Node::new(hook)
+    };
+    let daemon = Daemon::start(world.host(), node, &[spec]);
     daemon.wait_until_ready();
     daemon
 }

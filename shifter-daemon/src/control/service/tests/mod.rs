@@ -53,6 +53,7 @@ fn spec(vips: &[&str], a: &[&str], b: &[&str]) -> ServiceSpec {
         on_empty: OnEmpty::Drop,
         readmit: Readmit::Probe,
         on_full: Default::default(),
+        manages_vips: false,
         slots: [slot(a), slot(b)],
         targets: Default::default(),
         readiness: ProbeSpec {
