@@ -175,5 +175,5 @@ extern "C" fn watch_backend(key: *const FlowKey, sight: *const Sight, slot: u32)
     let answer = watch.answer(rules.what, now_ns, &sight.segment());
     account::answer(rules, slot, &answer);
     let failed = matches!(answer.response, Some(Response::ServerError));
-    u32::from(failed) * news::FAILED | u32::from(answer.is_last) * news::LAST
+    (u32::from(failed) * news::FAILED) | (u32::from(answer.is_last) * news::LAST)
 }

@@ -122,8 +122,9 @@ const FAMILIES: [(&str, &str, [&str; 2]); 2] = [(C, V, [A, B]), (C6, V6, [A6, B6
 #[test]
 fn every_response_counts_once_however_often_it_is_sent() {
     let headers = format!("HTTP/1.1 404 Not Found\r\nX: {}", "x".repeat(1_300));
+    type Turn<'a> = (&'a str, &'a [&'a str]);
     // requests and answers in turn, counts in the order of the classes
-    let rows: [(&str, &[(&str, &[&str])], [u64; Response::COUNT]); 6] = [
+    let rows: [(&str, &[Turn<'_>], [u64; Response::COUNT]); 6] = [
         (
             "kept alive",
             &[(GET, &[OK]), (GET, &[BAD]), (GET, &[OK, "body"])],
