@@ -45,7 +45,7 @@ fn the_end_of_a_rollout_is_the_exit_code() {
         .run(&["status", "--wait", "orders"])
         .done();
     let back = json!({"outcome": "back", "detail": "RolledBack(the kernel tripped)"});
-    looks(vec![baking(), back.clone()])
+    looks(vec![baking(), back])
         .run(&["status", "orders", "--wait"])
         .failed(
             1,
