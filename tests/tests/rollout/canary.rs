@@ -17,11 +17,11 @@ fn a_canary_goes_to_everything_without_a_failure() {
     // Connections that stay open must end on their own: the old version drains for them.
     let held = stage.load_beside(Plan {
         rate_per_s: Some(20.0),
-        ..Plan::keep_alive(vip(), 4, Duration::from_secs(12))
+        ..Plan::keep_alive(vip(), 4, Duration::from_secs(11))
     });
     let churn = stage.load_beside(Plan {
         rate_per_s: Some(300.0),
-        ..Plan::churn(vip(), 8, Duration::from_secs(25))
+        ..Plan::churn(vip(), 8, Duration::from_secs(18))
     });
     stage.start("3.2.0");
     let again = stage
