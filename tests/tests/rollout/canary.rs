@@ -10,18 +10,18 @@ use crate::stage::{Stage, slot, vip};
 /// The everyday deploy: 5, 20 and 50 %, everything, drained, committed, under load all the time.
 #[test]
 fn a_canary_goes_to_everything_without_a_failure() {
-    let stage = Stage::new(
+    let mut stage = Stage::new(
         "steps = [{ weight = 5, bake = \"2s\" }, { weight = 20, bake = \"2s\" }, \
          { weight = 50, bake = \"2s\" }]\nwatch = \"2s\"",
     );
     // Connections that stay open must end on their own: the old version drains for them.
     let held = stage.load_beside(Plan {
         rate_per_s: Some(20.0),
-        ..Plan::keep_alive(vip(), 4, Duration::from_secs(12))
+        ..Plan::keep_alive(vip(), 4, Duration::from_secs(11))
     });
     let churn = stage.load_beside(Plan {
         rate_per_s: Some(300.0),
-        ..Plan::churn(vip(), 8, Duration::from_secs(25))
+        ..Plan::churn(vip(), 8, Duration::from_secs(18))
     });
     stage.start("3.2.0");
     let again = stage
@@ -49,6 +49,8 @@ fn a_canary_goes_to_everything_without_a_failure() {
     churn.assert_clean();
     assert!(churn.backend("a").requests > 100, "{churn:#?}");
     assert!(churn.backend("b").requests > 100, "{churn:#?}");
+    // Nobody needs the old version any more.
+    stage.a.kill();
     let after = stage.load(&Plan::connections(vip(), 4, 200));
     after.assert_clean();
     assert_eq!(

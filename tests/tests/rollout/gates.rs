@@ -62,7 +62,7 @@ fn a_gate_takes_the_traffic_back() {
         ));
         let churn = stage.load_beside(Plan {
             rate_per_s: Some(200.0),
-            ..Plan::churn(vip(), 8, Duration::from_secs(6))
+            ..Plan::churn(vip(), 8, Duration::from_secs(4))
         });
         stage.start("3.2.0");
         let service = stage.wait_for("RolledBack");

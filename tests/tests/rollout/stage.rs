@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use shifter_common::wire::{RolloutStatus, ServiceStatus, Slot, SlotStatus};
+use shifter_common::wire::{ServiceStatus, Slot, SlotStatus};
 use shifter_daemon::model::{HookSpec, Prefix, ServiceSpec};
 use shifter_tests::{
     backend::{Backend, Spec},
@@ -84,10 +84,6 @@ impl Stage {
 
     pub fn service(&self) -> ServiceStatus {
         self.daemon.service(ORDERS).expect("the service is known")
-    }
-
-    pub fn rollout(&self) -> RolloutStatus {
-        self.service().rollout.expect("a rollout")
     }
 
     #[track_caller]

@@ -3,6 +3,7 @@
 use shifter_common::steering::Slot;
 
 use super::session::{ORDERS, Session};
+use crate::dataplane::memory::MemoryDataplane;
 
 const STARTED: &str = "1 3.2.0 in Pending, UnderWay, waits for a count of the flows in slot b \
                        (shifterctl abort orders)";
@@ -46,11 +47,16 @@ async fn a_canary_goes_step_by_step_and_becomes_the_baseline() {
             ("phase orders", "Baking(2, observing)"),
             ("record orders", "2000 bp by the rollout of 3.2.0"),
             ("pass 11", ""),
-            (
-                "rollout orders",
-                "1 3.2.0 in Draining, UnderWay, waits for 7 flows of the old version to end, for \
-                 another 57 s at most (shifterctl promote --skip-step orders); slots ? 3.2.0",
-            ),
+        ])
+        .await;
+    let draining = session.act("rollout orders").await;
+    assert!(
+        draining.starts_with("1 3.2.0 in Draining, UnderWay, waits for 7 flows of the old version to end, for another ")
+            && draining.ends_with(" s at most (shifterctl promote --skip-step orders); slots ? 3.2.0"),
+        "{draining}"
+    );
+    session
+        .run(&[
             ("record orders", "10000 bp by the rollout of 3.2.0"),
             ("live orders a 10.1.0.1:80 0", ""),
             ("pass 2", ""),
@@ -202,4 +208,161 @@ async fn the_evidence_decides() {
             );
         }
     }
+}
+
+/// What the disk does not take is not begun; what takes traffic back does not wait for it.
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_refuses_holds_up_everything_but_the_way_back() {
+    let mut session = Session::start(&[(
+        "orders.toml",
+        &orders("steps = [{ weight = 5, bake = \"100s\" }]"),
+    )]);
+    session.act("lock").await;
+    let refused = session.act("start orders 3.2.0").await;
+    assert!(
+        refused.starts_with("state: the rollout cannot be kept or held ready (writing ")
+            && refused.ends_with(
+                "and was not begun / free space or mend the state directory, then try again"
+            ),
+        "{refused}"
+    );
+    session
+        .run(&[
+            ("rollout orders", "none; slots ? ?"),
+            ("unlock", ""),
+            ("start orders 3.2.0", STARTED),
+            ("pass 2", ""),
+            ("phase orders", "Baking(1, observing)"),
+            ("lock", ""),
+        ])
+        .await;
+    let refused = session.act("pause orders").await;
+    assert!(
+        refused.starts_with("rollout: the decision cannot be kept (writing "),
+        "{refused}"
+    );
+    session.act("abort orders").await;
+    let service = session.service("orders").await;
+    assert_eq!((service.weight_bp, service.effective_bp), (0, 0));
+    let rollout = service.rollout.expect("a rollout");
+    assert!(
+        rollout
+            .not_kept
+            .is_some_and(|why| why.starts_with("writing "))
+    );
+    // A crash now: the disk says 5 %, the kernel that it was taken back.
+    session.act("unlock").await;
+    let mut session = session.restart().await;
+    let service = session.service("orders").await;
+    assert_eq!((service.weight_bp, service.effective_bp), (0, 0));
+    let phase = session.act("phase orders").await;
+    assert!(phase.starts_with("RolledBack("), "{phase}");
+}
+
+/// After a boot nobody knows whether the version on trial runs: it gets nothing until a person says so.
+#[tokio::test(start_paused = true)]
+async fn a_boot_pauses_a_rollout_at_nothing() {
+    let file = orders("steps = [{ weight = 5, bake = \"100s\" }]");
+    let mut session = Session::start(&[("orders.toml", &file)]);
+    session
+        .run(&[
+            ("start orders 3.2.0", STARTED),
+            ("pass 2", ""),
+            ("record orders", "500 bp by the rollout of 3.2.0"),
+        ])
+        .await;
+    let (dir, _) = session.kill().await;
+    let state = dir.path().join("state/state.json");
+    let text = std::fs::read_to_string(&state).expect("a state file");
+    let id = super::super::rollout::boot_id();
+    assert!(text.contains(&id), "{text}");
+    std::fs::write(&state, text.replace(&id, "another-boot")).expect("a writable directory");
+    // The kernel has forgotten everything.
+    let mut session = Session::start_in(dir, MemoryDataplane::default());
+    let service = session.service("orders").await;
+    assert_eq!((service.weight_bp, service.effective_bp), (0, 0));
+    let highest = session
+        .dataplane
+        .with(|state| state.history.iter().map(|plan| plan.weight_bp).max());
+    assert_eq!(highest, Some(0), "not for a moment");
+    session
+        .run(&[
+            (
+                "rollout orders",
+                "1 3.2.0 in Paused(the host was started anew; then Warming), WaitsForPerson, waits for a \
+                 person: the host was started anew (then Warming) (shifterctl resume orders); slots ? 3.2.0",
+            ),
+            (
+                "resume orders",
+                "1 3.2.0 in Baking(1, observing), UnderWay, waits for another 100 s of observed time \
+                 (shifterctl promote --skip-step orders)",
+            ),
+        ])
+        .await;
+}
+
+/// A version that is started while another one goes through its steps takes its place when that is back.
+#[tokio::test(start_paused = true)]
+async fn another_version_takes_the_place_and_that_survives_a_crash() {
+    let file = orders("steps = [{ weight = 5, bake = \"100s\" }]\nwatch = \"0s\"");
+    let mut session = Session::start(&[("orders.toml", &file)]);
+    session
+        .run(&[
+            ("live orders b 10.2.0.1:80 0", ""),
+            ("start orders 3.2.0", STARTED),
+            ("pass 2", ""),
+            ("live orders b 10.2.0.1:80 4", ""),
+            (
+                "start orders 3.3.0",
+                "2 3.3.0 in Pending, UnderWay, waits for a count of the flows in slot b (shifterctl \
+                 abort orders)",
+            ),
+            ("plan orders", "0 bp, a open [10.1.0.1:80], b open [10.2.0.1:80], published 6"),
+            ("start orders 3.3.0", "already: it is under way: Pending"),
+        ])
+        .await;
+    let mut session = session.restart().await;
+    session
+        .run(&[
+            ("pass 2", ""),
+            (
+                "rollout orders",
+                "2 3.3.0 in Pending, UnderWay, waits for the last 4 flows in slot b, of the version \
+                 that was there (shifterctl abort orders); slots ? 3.2.0",
+            ),
+            ("live orders b 10.2.0.1:80 0", ""),
+            ("pass 2", ""),
+            ("phase orders", "Baking(1, observing)"),
+            ("record orders", "500 bp by the rollout of 3.3.0"),
+        ])
+        .await;
+}
+
+/// What is to follow is on disk before the one on trial goes back, however long that takes.
+#[tokio::test(start_paused = true)]
+async fn what_follows_survives_a_crash_on_the_way_back() {
+    let file = orders("steps = [{ weight = 5, bake = \"100s\" }]");
+    let mut session = Session::start(&[("orders.toml", &file)]);
+    session
+        .run(&[
+            ("start orders 3.2.0", STARTED),
+            ("pass 2", ""),
+            ("phase orders", "Baking(1, observing)"),
+            ("refuse the kernel is busy", ""),
+        ])
+        .await;
+    let going = session.act("start orders 3.3.0").await;
+    assert!(
+        going.starts_with("1 3.2.0 in RollingBack(") && going.ends_with(", then 3.3.0"),
+        "{going}"
+    );
+    session.act("refuse").await;
+    let mut session = session.restart().await;
+    session.act("pass 3").await;
+    session
+        .run(&[
+            ("phase orders", "Baking(1, observing)"),
+            ("record orders", "500 bp by the rollout of 3.3.0"),
+        ])
+        .await;
 }

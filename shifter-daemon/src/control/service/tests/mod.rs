@@ -3,6 +3,7 @@
 mod changes;
 mod properties;
 mod recall;
+mod shares;
 mod situations;
 mod targets;
 mod versions;
