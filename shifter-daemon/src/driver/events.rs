@@ -95,6 +95,13 @@ impl Driver {
         }
     }
 
+    /// Completes a record with what steers.
+    pub(super) fn complete(&self, record: &mut AuditRecord) {
+        let word = self.words.get(&record.service).copied().unwrap_or_default();
+        record.generation = word.generation();
+        record.program_tag.clone_from(&self.program_tag);
+    }
+
     /// Records which daemon begins to live, with which programs.
     pub(super) fn record_start(&mut self) {
         let tags: Vec<String> = self

@@ -94,7 +94,7 @@ pub struct BpfDataplane {
     observe: observe::ObserveMaps,
     /// Services of the socket plane in whose connections something is looked at; not known before the
     /// first is published.
-    observed_sockets: Option<std::collections::BTreeSet<u32>>,
+    observed_sockets: Option<BTreeSet<u32>>,
     /// The socket plane, or why it cannot be had.
     socket: Result<socket::SocketPlane, String>,
     /// Service index by name.

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use shifter_common::{abi::SlotCounters, steering::Slot};
+use shifter_common::{abi::SlotCounters, steering::Slot, wire::AuditMetric};
 
 use super::{super::Driver, Live};
 use crate::{
     analysis::{
-        Ask, CohortSample, Counted, EvidencePlan, Judgement, Metric, PlannedStep, Reading, Sample,
-        Totals, Verdict, summarize,
+        Ask, CohortSample, Counted, EvidencePlan, Judgement, Limit, Metric, PlannedStep, Reading,
+        Sample, Totals, Verdict, summarize,
     },
     dataplane::ServiceReading,
     rollout::{Event, Now, Phase, Rollout},
@@ -242,5 +242,25 @@ impl Driver {
             }
         }
         judgement
+    }
+}
+
+/// What a metric says, for the audit.
+pub fn metric(verdict: &Verdict) -> AuditMetric {
+    let millis = |value: f64| (value * 1_000.0).clamp(0.0, 1e15) as u64;
+    let bound = match verdict.limit {
+        Limit::Increase(bound)
+        | Limit::Ratio(bound)
+        | Limit::AtMost(bound)
+        | Limit::AtLeast(bound) => bound,
+    };
+    AuditMetric {
+        name: verdict.metric.clone(),
+        canary_errors_count: verdict.canary.errors.max(0.0) as u64,
+        canary_count: verdict.canary.trials,
+        baseline_errors_count: verdict.baseline.errors.max(0.0) as u64,
+        baseline_count: verdict.baseline.trials,
+        threshold_ppm: (bound * 1e6).clamp(0.0, 1e15) as u64,
+        evidence_milli: verdict.ln_evidence.map_or(0, |ln| millis(ln.exp())),
     }
 }

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use shifter_common::{steering::Slot, wire::EstablishedPolicy};
+use shifter_common::{
+    steering::Slot,
+    wire::{AuditMetric, EstablishedPolicy},
+};
 use tokio::task::spawn_blocking;
 
 use super::super::{
@@ -27,6 +30,8 @@ pub struct Hand<'a> {
     parts: RolloutParts,
     gates: Vec<Gate>,
     is_undo: bool,
+    /// What the analysis has counted, for the record.
+    metrics: Vec<AuditMetric>,
     /// What becomes of its connections if it goes back.
     established: EstablishedPolicy,
     /// What gave the share, as status shows it.
@@ -39,6 +44,7 @@ impl<'a> Hand<'a> {
         service: &'a str,
         by: &'a str,
         next: Option<Wanted>,
+        metrics: Vec<AuditMetric>,
         rollout: &Rollout,
     ) -> Self {
         let parts = rollout.parts().clone();
@@ -47,6 +53,7 @@ impl<'a> Hand<'a> {
             service,
             by,
             next,
+            metrics,
             weight_by: format!("the rollout of {}", parts.version),
             established: rollout.plan().plan().established,
             gates: rollout.plan().plan().gates.clone(),
@@ -157,6 +164,8 @@ impl Shell for Hand<'_> {
         let mut records = store::records(rollout);
         for record in &mut records {
             record.actor = self.driver.actor(self.by);
+            record.metrics.clone_from(&self.metrics);
+            self.driver.complete(record);
         }
         let revision = self.revision(rollout);
         let next = self.next.as_ref();

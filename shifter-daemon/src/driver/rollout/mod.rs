@@ -13,7 +13,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tokio::{sync::mpsc, time::Instant};
 
-use self::{evidence::Evidence, hand::Hand};
+use self::{
+    evidence::{Evidence, metric},
+    hand::Hand,
+};
 use super::{Driver, SHIFTERD, unix_ms};
 use crate::rollout::{Event, Now, Ran, Refused, Rollout, SlotFlows, Wanted, run};
 
@@ -121,7 +124,10 @@ impl Driver {
     ) -> Option<Result<Ran, Refused>> {
         let mut live = self.rollouts.live.remove(service)?;
         let next = live.next.clone();
-        let mut hand = Hand::new(self, service, by, next, &live.rollout);
+        let evidence = live.evidence.as_ref();
+        let metrics =
+            evidence.map_or_else(Vec::new, |of| of.verdicts().iter().map(metric).collect());
+        let mut hand = Hand::new(self, service, by, next, metrics, &live.rollout);
         let ran = run(&mut live.rollout, event, &mut hand);
         let now = self.rollouts.now();
         live.due_ms = live.rollout.next_deadline(now);

@@ -272,11 +272,10 @@ async fn a_boot_pauses_a_rollout_at_nothing() {
         ])
         .await;
     let (dir, _) = session.kill().await;
-    let state = dir.path().join("state/state.json");
-    let text = std::fs::read_to_string(&state).expect("a state file");
-    let id = super::super::rollout::boot_id();
-    assert!(text.contains(&id), "{text}");
-    std::fs::write(&state, text.replace(&id, "another-boot")).expect("a writable directory");
+    let store = rusqlite::Connection::open(dir.path().join("state/shifter.db")).expect("a store");
+    let changed = store.execute("UPDATE rollout SET boot_id = 'another-boot'", ());
+    assert_eq!(changed.expect("a store that can be written"), 1);
+    drop(store);
     // The kernel has forgotten everything.
     let mut session = Session::start_in(dir, MemoryDataplane::default());
     let service = session.service("orders").await;
