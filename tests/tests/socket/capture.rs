@@ -3,6 +3,8 @@
 use std::{
     net::{SocketAddr, TcpStream},
     os::fd::AsRawFd as _,
+    thread::sleep,
+    time::{Duration, Instant},
 };
 
 use nix::libc;
@@ -346,7 +348,7 @@ fn a_large_group_outlives_those_that_are_held() {
     let refused = ask(world.client(), vip(Family::V4)).map_err(|error| error.kind());
     assert_eq!(refused, Err(std::io::ErrorKind::ConnectionRefused));
     // The daemon's own round comes every ten seconds.
-    std::thread::sleep(std::time::Duration::from_millis(500));
+    sleep(Duration::from_millis(500));
     for _ in 0..3 {
         let answer = ask(world.client(), vip(Family::V4));
         assert_eq!(answer.as_deref().ok(), Some("a"), "{answer:?}");
@@ -372,15 +374,19 @@ fn a_listener_pauses() {
         let listener = older.unwrap_or_else(listen);
         wait_until_eligible(&daemon);
         daemon.set_weight(ORDERS, 10_000).expect("accepted");
+        listener.set_nonblocking(true).expect("does not block");
         let accepted = |from: &Netns, family| {
-            let stream = from
-                .run(|| TcpStream::connect(vip(family)))
-                .expect("connects");
-            let (peer, client) = (listener.accept(), stream.local_addr());
-            assert_eq!(
-                peer.expect("accepts").1.port(),
-                client.expect("bound").port()
-            );
+            let stream = from.run(|| TcpStream::connect(vip(family)));
+            let client = stream.expect("connects").local_addr().expect("bound");
+            let end = Instant::now() + Duration::from_secs(3);
+            let port = loop {
+                match listener.accept() {
+                    Ok((_, peer)) => break peer.port(),
+                    Err(error) => assert!(Instant::now() < end, "{is_older} {family:?}: {error}"),
+                }
+                sleep(Duration::from_millis(2));
+            };
+            assert_eq!(port, client.port());
         };
         for _ in 0..2 {
             for family in Family::ALL {
@@ -397,7 +403,7 @@ fn a_listener_pauses() {
             let code = unsafe { libc::listen(listener.as_raw_fd(), 128) };
             assert_eq!(code, 0);
             // The daemon looks at one that was bound before there were programs.
-            std::thread::sleep(std::time::Duration::from_millis(500));
+            sleep(Duration::from_millis(500));
         }
         let service = daemon.service(ORDERS).expect("known");
         assert!(slot(&service, Slot::B).eligible);
