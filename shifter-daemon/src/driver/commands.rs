@@ -318,7 +318,8 @@ impl Driver {
         }
     }
 
-    /// Notes on disk which version a slot holds.
+    /// Notes on disk which version a slot holds. Another one than before gets a number of its own: what the
+    /// version before it has left open does not count for it.
     pub(super) fn note_version(
         &mut self,
         name: &str,
@@ -328,12 +329,20 @@ impl Driver {
         let control = self.services.get_mut(name);
         let control = control.ok_or_else(|| format!("there is no service {name}"))?;
         let old = control.record().clone();
+        let is_another = control.version(slot) != Some(&version);
         control.set_version(slot, version);
         let new = control.record().clone();
-        self.state.save(name, &new).map_err(|error| {
+        if let Err(error) = self.state.save(name, &new) {
             self.restore(name, &old);
-            error.to_string()
-        })
+            return Err(error.to_string());
+        }
+        if is_another {
+            let version_id = self.next_version_id();
+            if let Some(control) = self.services.get_mut(name) {
+                control.give_slot(slot, version_id);
+            }
+        }
+        Ok(())
     }
 
     fn restore(&mut self, name: &str, record: &ServiceRecord) {

@@ -6,7 +6,7 @@ use crate::setup::component::Component;
 
 /// All stages together, on two cores, not counting the installation of tools.
 #[cfg(test)]
-pub const BUDGET_S: u64 = 40 * 60;
+pub const BUDGET_S: u64 = 52 * 60;
 /// A stage that takes this many times its budget hangs, and is ended.
 const PATIENCE: u32 = 3;
 
@@ -163,7 +163,7 @@ pub const STAGES: &[Stage] = &[
     Stage {
         name: "kernel",
         about: "packets through the programs in this kernel",
-        budget_s: 270,
+        budget_s: 360,
         needs: &[Need::Object, Need::Root, Need::Btf],
         work: Work::Root {
             targets: Targets::Only(PACKETS),
@@ -174,7 +174,7 @@ pub const STAGES: &[Stage] = &[
     Stage {
         name: "e2e",
         about: "real programs, real traffic, in network namespaces",
-        budget_s: 860,
+        budget_s: 1_200,
         needs: &[
             Need::Object,
             Need::Rehearsal,
@@ -191,7 +191,7 @@ pub const STAGES: &[Stage] = &[
     Stage {
         name: "socket",
         about: "the socket plane: listeners captured, killed and replaced under load",
-        budget_s: 400,
+        budget_s: 600,
         needs: &[Need::Object, Need::Root, Need::Btf, Need::Programs],
         work: Work::Root {
             targets: Targets::Only(SOCKET),
@@ -202,7 +202,7 @@ pub const STAGES: &[Stage] = &[
     Stage {
         name: "rollout",
         about: "rollouts under load: to the end, back, and through every crash",
-        budget_s: 220,
+        budget_s: 300,
         needs: &[Need::Object, Need::Root, Need::Btf, Need::Programs],
         work: Work::Root {
             targets: Targets::Only(ROLLOUT),

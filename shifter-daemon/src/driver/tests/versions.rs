@@ -60,3 +60,22 @@ async fn what_the_disk_or_the_kernel_has_lost_the_other_knows() {
     session.act("apply").await;
     assert_eq!(ids(&session, "orders"), [3, 7], "the kernel held number 6");
 }
+
+/// A rollout brings another version to a slot, with the same servers' addresses as the one before.
+#[tokio::test(start_paused = true)]
+async fn a_rollout_numbers_its_version_and_a_retry_does_not() {
+    let mut session = Session::start(&[("orders.toml", ORDERS)]);
+    assert_eq!(ids(&session, "orders"), [1, 2]);
+    session.act("start orders 3.2.0").await;
+    session.act("pass 2").await;
+    assert_eq!(ids(&session, "orders"), [1, 3]);
+    session.act("abort orders").await;
+    session.act("retry orders").await;
+    session.act("pass 2").await;
+    assert_eq!(ids(&session, "orders"), [1, 3]);
+    session.act("abort orders").await;
+    session.act("pass 2").await;
+    session.act("start orders 3.2.1").await;
+    session.act("pass 2").await;
+    assert_eq!(ids(&session, "orders"), [1, 4]);
+}
