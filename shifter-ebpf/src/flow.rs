@@ -446,7 +446,11 @@ impl Flow {
     /// What comes through the flow is not looked at any more.
     #[inline(always)]
     pub fn unwatch(&self) {
-        // SAFETY: as in `fail`. An entry of a handshake may be copied at this moment; the copy is asked again.
+        if self.is_pending {
+            // It may have been copied and left to others by now; the copy is asked again.
+            return;
+        }
+        // SAFETY: as in `fail`.
         unsafe { (*self.entry).flags &= !flow_flag::WATCHED };
     }
 

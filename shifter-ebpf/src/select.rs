@@ -94,6 +94,42 @@ pub fn select(key: &FlowKey, is_v6: bool, entry: &ServiceEntry) -> Result<Select
     })
 }
 
+/// Why a flow that a socket's slot has accepted is there.
+pub struct Admission {
+    /// As [`Selected::targeted`].
+    pub targeted: bool,
+    /// As [`Selected::cohort`].
+    pub cohort: u8,
+}
+
+/// What [`select`] says of a flow that is in this slot already. It may have been selected under the word
+/// before: soon after a change no flow is in a trial.
+#[inline(always)]
+pub fn admission(key: &FlowKey, slot: Slot) -> Admission {
+    let none = Admission {
+        targeted: false,
+        cohort: COHORT_NONE,
+    };
+    let (Some(word), Some(entry)) = (steering_word(key.service), service(key.service)) else {
+        return none;
+    };
+    let named = targets::of(key, entry).and_then(|target| target.slot(word));
+    if named.is_some() {
+        return Admission {
+            targeted: true,
+            ..none
+        };
+    }
+    let hash = affinity_hash(word.affinity(), key, entry.seed);
+    if weighted_slot(word, hash) != slot {
+        return none;
+    }
+    Admission {
+        targeted: false,
+        cohort: breaker::admitted(key.service, word),
+    }
+}
+
 /// Where a slot's lookup table of a family and bank lies; `None` if it has none.
 #[inline(always)]
 pub fn region(service: u32, slot: Slot, is_v6: bool, bank: u32) -> Option<Region> {

@@ -73,14 +73,15 @@ pub async fn audit(client: &Client, output: Output, command: Audit) -> Result<()
             journal,
             journal_file,
         } => {
-            let mut verified = match &file {
-                Some(file) => Follower::default().lines(&read(file)?),
-                None => from_daemon(client).await?,
-            };
+            // First the log: what is sealed while the records are read is then not missed among them.
             let log = match (journal, &journal_file) {
                 (_, Some(file)) => Some(read(file)?),
                 (true, None) => Some(journalctl().await?),
                 (false, None) => None,
+            };
+            let mut verified = match &file {
+                Some(file) => Follower::default().lines(&read(file)?),
+                None => from_daemon(client).await?,
             };
             if let Some(log) = log {
                 verified.hold_against(&journal::seals(&log));

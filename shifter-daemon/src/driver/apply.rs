@@ -77,7 +77,7 @@ impl Driver {
                 (new, changes)
             }
             None => {
-                let record = self.state.service(&name).cloned();
+                let record = self.held_after_boot(&name);
                 (
                     ServiceControl::new(spec, record, None),
                     vec![change_of_name("", &name)],

@@ -185,7 +185,7 @@ impl Driver {
                 Input::Call(call) => self.handle_call(call),
                 Input::Closed => return Ended::Closed,
                 Input::Swept(swept) => self.handle_swept(swept),
-                Input::Rollout((service, event)) => self.tell_news(&service, event),
+                Input::Rollout(news) => self.hear_news(news),
                 Input::Look => {
                     self.look_for_trips(breaker::LearntFrom::Look);
                     self.look_at_evidence();

@@ -156,10 +156,11 @@ pub(super) fn put_aside(path: &Path, why: &str) -> Result<PathBuf, StoreError> {
 /// If it cannot be copied or read.
 pub(super) fn peek(
     path: &Path,
+    boot_id: &str,
 ) -> Result<(BTreeMap<String, ServiceRecord>, Vec<KeptRollout>), StoreError> {
     let mut failure = None;
     for dir in SCRATCH {
-        match peek_in(path, Path::new(dir)) {
+        match peek_in(path, Path::new(dir), boot_id) {
             Ok(found) => return Ok(found),
             Err(error) => failure = failure.or(Some(error)),
         }
@@ -172,13 +173,14 @@ pub(super) fn peek(
 fn peek_in(
     path: &Path,
     scratch: &Path,
+    boot_id: &str,
 ) -> Result<(BTreeMap<String, ServiceRecord>, Vec<KeptRollout>), StoreError> {
     let dir = scratch.join(format!("shifter-state-{}", std::process::id()));
     DirBuilder::new()
         .mode(0o700)
         .create(&dir)
         .map_err(StoreError::io("creating", &dir))?;
-    let found = read_copy(path, &dir);
+    let found = read_copy(path, &dir, boot_id);
     if let Err(error) = fs::remove_dir_all(&dir) {
         tracing::warn!("{} stays behind: {error}", dir.display());
     }
@@ -188,6 +190,7 @@ fn peek_in(
 fn read_copy(
     path: &Path,
     dir: &Path,
+    boot_id: &str,
 ) -> Result<(BTreeMap<String, ServiceRecord>, Vec<KeptRollout>), StoreError> {
     let copy = dir.join(super::FILE);
     for companion in ["", "-wal"] {
@@ -207,6 +210,6 @@ fn read_copy(
     for problem in problems {
         tracing::error!("{problem}");
     }
-    let rollouts = rollout::load(&connection, path, "").unwrap_or_default();
+    let rollouts = rollout::load(&connection, path, boot_id).unwrap_or_default();
     Ok((services, rollouts))
 }

@@ -157,7 +157,7 @@ impl Store {
 
     /// Reads what can be read, and says why nothing can be written.
     fn go_without(&mut self, error: &StoreError) -> String {
-        let text = match disk::peek(&self.path) {
+        let text = match disk::peek(&self.path, &self.origin.boot_id) {
             Ok((services, rollouts)) => {
                 let known = services.len();
                 self.services = services;

@@ -53,8 +53,9 @@ pub fn admitted(service: u32, word: SteeringWord) -> u8 {
     let Some(rules) = BREAKER_RULES.get(service) else {
         return COHORT_NONE;
     };
-    let since_ticks = now_ticks().wrapping_sub(rules.changed_ticks);
-    if since_ticks < rules.settle_ticks {
+    // The daemon's clock is exact, and this one may be a tick behind: then the change is still to come.
+    let since_ticks = now_ticks().wrapping_sub(rules.changed_ticks).cast_signed();
+    if since_ticks < rules.settle_ticks.cast_signed() {
         COHORT_NONE
     } else {
         word.cohort()

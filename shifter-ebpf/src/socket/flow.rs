@@ -3,7 +3,8 @@
 
 use aya_ebpf::bindings::{BPF_TCP_CLOSE_WAIT, BPF_TCP_ESTABLISHED, BPF_TCP_SYN_RECV};
 use shifter_common::{
-    breaker::COHORT_NONE,
+    abi::FlowKey,
+    addr::Be16,
     socket::{SocketTag, tag_kind},
 };
 
@@ -28,11 +29,14 @@ pub fn established(event: &Event, tag: *mut SocketTag) -> bool {
     }
     let local = event.local();
     // SAFETY: the entry is read at once; the daemon replaces VIP entries whole.
-    let is_ours = matches!(unsafe { VIPS.get(local) }, Some(vip) if vip.service == tag.service);
-    if !is_ours {
-        tag.kind = tag_kind::DIRECT;
-        return false;
-    }
+    let vip = unsafe { VIPS.get(local) };
+    let ordinal = match vip {
+        Some(vip) if vip.service == tag.service => vip.ordinal,
+        _ => {
+            tag.kind = tag_kind::DIRECT;
+            return false;
+        }
+    };
     let (backend, backend_id) = if local.addr.is_v4() {
         (tag.backends[0], tag.backend_ids[0])
     } else {
@@ -41,10 +45,20 @@ pub fn established(event: &Event, tag: *mut SocketTag) -> bool {
     tag.kind = tag_kind::FLOW;
     tag.backends = [backend; 2];
     tag.backend_ids = [backend_id; 2];
-    let word = select::steering_word(tag.service);
-    tag.cohort = word.map_or(COHORT_NONE, |word| breaker::admitted(tag.service, word));
+    let key = FlowKey {
+        client: event.client(),
+        service: tag.service,
+        client_port: Be16(event.client_port()),
+        protocol: local.protocol,
+        vip_ordinal: ordinal,
+    };
+    let admission = select::admission(&key, tag.slot());
+    tag.cohort = admission.cohort;
     if is_current(tag) {
         let (service, slot) = (tag.service, tag.slot());
+        if admission.targeted {
+            crate::account::targeted(service, slot);
+        }
         // SAFETY: no reference is made, and the pointer is to a whole value.
         account::flow(service, slot, backend, |flows| unsafe {
             &raw mut (*flows).selected

@@ -57,6 +57,8 @@ impl Load {
         match (way, self) {
             (Way::ShifterSocket, Self::KeepAlive) => Some(0.97),
             (Way::ShifterSocket, Self::PerConnection) => Some(0.94),
+            (Way::ShifterSocketHttp, Self::KeepAlive) => Some(0.93),
+            (Way::ShifterSocketHttp, Self::PerConnection) => Some(0.90),
             (Way::ShifterTc, Self::KeepAlive) => Some(0.92),
             (Way::ShifterTc, Self::PerConnection) => Some(0.87),
             _ => None,

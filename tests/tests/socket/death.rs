@@ -60,8 +60,8 @@ fn killed_under_load() {
 fn restarted_in_a_loop() {
     let mut stage = Stage::new();
     stage.set_weight(5_000);
-    let loads = stage.churn_beside(RATE_PER_S, Duration::from_secs(22));
-    let end = Instant::now() + Duration::from_secs(20);
+    let loads = stage.churn_beside(RATE_PER_S, Duration::from_secs(62));
+    let end = Instant::now() + Duration::from_secs(60);
     let mut rounds_count = 0;
     while Instant::now() < end {
         stage.b.kill();

@@ -147,6 +147,16 @@ impl BreakerMaps {
         }
     }
 
+    /// Goes on with a trial that is under way. Where the maps do not know it, because another build's
+    /// dataplane was taken over without them, it begins anew.
+    pub fn resume(&self, service: u32, word: SteeringWord) {
+        let place = (service * COHORT_COUNT + u32::from(word.cohort())) as usize;
+        let is_unknown = self.cohorts.read(place) == CohortRow::default();
+        if word.weight_bp() > 0 && !word.tripped() && is_unknown {
+            self.prepare(service, word.with_weight_bp(0), word);
+        }
+    }
+
     /// A clean slate: flows from before count for nothing.
     fn begin(&self, service: u32) {
         let (first_row, first_cell) = (

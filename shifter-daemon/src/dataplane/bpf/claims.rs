@@ -33,22 +33,23 @@ fn fails_over_when_full(plan: &ServicePlan) -> bool {
     matches!(&plan.plane, PlanePlan::Socket(socket) if socket.on_full == OnFull::Failover)
 }
 
+/// The bits of a service's policy that its plan alone decides.
+const PLANNED: u32 =
+    policy::ON_EMPTY_PASS | policy::UDP | policy::READMIT_LISTEN | policy::ON_FULL_FAILOVER;
+
 impl BpfDataplane {
     pub(super) fn claim_service(&mut self, plan: &ServicePlan) -> Result<u32, DataplaneError> {
         let passes = plan.on_empty == OnEmpty::Pass;
         let is_udp = plan.protocol == Protocol::Udp;
-        if let Some(&index) = self.services.get(&plan.name) {
-            self.set_policy(index, policy::ON_EMPTY_PASS, passes)?;
-            self.set_policy(index, policy::UDP, is_udp)?;
-            self.set_policy(index, policy::READMIT_LISTEN, readmits_on_listen(plan))?;
-            self.set_policy(index, policy::ON_FULL_FAILOVER, fails_over_when_full(plan))?;
-            return Ok(index);
-        }
         let bit = |bit, is_on| if is_on { bit } else { 0 };
         let policy = bit(policy::ON_EMPTY_PASS, passes)
             | bit(policy::UDP, is_udp)
             | bit(policy::READMIT_LISTEN, readmits_on_listen(plan))
             | bit(policy::ON_FULL_FAILOVER, fails_over_when_full(plan));
+        if let Some(&index) = self.services.get(&plan.name) {
+            self.set_policy(index, PLANNED, policy)?;
+            return Ok(index);
+        }
         let used: BTreeSet<u32> = self.services.values().copied().collect();
         let capacity = self.maps.services.len();
         let index = (0..capacity).find(|index| !used.contains(index)).ok_or_else(|| {
@@ -88,12 +89,12 @@ impl BpfDataplane {
         Ok(index)
     }
 
-    /// Switches a bit of a service's policy on or off.
+    /// Sets some bits of a service's policy as they are in `wanted`.
     pub(super) fn set_policy(
         &mut self,
         index: u32,
-        bit: u32,
-        on: bool,
+        bits: u32,
+        wanted: u32,
     ) -> Result<(), DataplaneError> {
         self.effort.call();
         let mut entry = self
@@ -101,11 +102,7 @@ impl BpfDataplane {
             .services
             .get(&index, 0)
             .map_err(|error| map_error("reading SERVICES", error))?;
-        let policy = if on {
-            entry.policy | bit
-        } else {
-            entry.policy & !bit
-        };
+        let policy = entry.policy & !bits | wanted & bits;
         if entry.policy == policy {
             return Ok(());
         }

@@ -250,6 +250,9 @@ impl BpfDataplane {
         let owners = self.owners.iter().map(|(key, owner)| (*key, owner.word()));
         self.maps.backend_sets.fill(owners, grace_period)?;
         self.recall_targets()?;
+        for index in self.services.values() {
+            self.breaker.resume(*index, self.word(*index));
+        }
         let table = &self.maps.backends;
         self.roster = Roster::read((0..table.len()).map(|index| table.read(index)));
         // Until a plan says otherwise every backend found here stays.

@@ -67,7 +67,8 @@ impl BpfDataplane {
         plan: &ServicePlan,
     ) -> Result<Publication, DataplaneError> {
         let mut stored_at = self.take_out(service, plan);
-        self.breaker.set_rules(service, &plan.breaker)?;
+        // Like the tables: what does not fit must not keep a failed backend in.
+        let ruled = self.breaker.set_rules(service, &plan.breaker);
         self.look(service, plan);
         let indexes = self.claim_backends(service, plan)?;
         self.admit(service, plan, &indexes)?;
@@ -83,6 +84,7 @@ impl BpfDataplane {
             outcome?;
         }
         targets?;
+        ruled?;
         // Whoever served the VIP until now goes on until a slot can: a new service takes its VIPs
         // only then. Once taken they stay.
         self.wake_for(plan)?;

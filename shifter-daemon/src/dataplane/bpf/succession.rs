@@ -27,6 +27,7 @@ use nix::libc;
 use shifter_common::{
     abi::{LAYOUT_LEN_BYTES, map, predecessor, program},
     layout::Content,
+    steering::SteeringWord,
 };
 
 use super::{
@@ -246,6 +247,31 @@ impl Source {
         Ok(())
     }
 
+    /// Takes over what the kernel took out of traffic since the state was copied.
+    fn take_trips(&self, directory: &PinDirectory) -> Result<(), DataplaneError> {
+        let Some(carrier) = self.carrier(map::STEERING) else {
+            return Ok(());
+        };
+        let new = open(&directory.map(map::STEERING), map::STEERING)?;
+        self.map(map::STEERING)?
+            .for_each(|key, value| -> Result<(), Why> {
+                let Some(new_key) = carrier.key(key)? else {
+                    return Ok(());
+                };
+                let old = SteeringWord(from_bytes(&carrier.value(value)?)?);
+                let own = match new.get(&new_key)? {
+                    Some(own) => SteeringWord(from_bytes(&own)?),
+                    None => return Ok(()),
+                };
+                if !old.tripped() || own.tripped() || own.weight_bp() == 0 {
+                    return Ok(());
+                }
+                // No daemon writes yet, and a trip of ours would store the same.
+                Ok(new.set(&new_key, &own.after_trip().0.to_ne_bytes(), EXISTING)?)
+            })
+            .map_err(|Why(why)| refuse(&self.path, &format!("STEERING: {why}")))
+    }
+
     /// Adds the counters to ours and sets them to zero.
     fn move_counters(&self, directory: &PinDirectory) -> Result<(), DataplaneError> {
         for (name, carrier) in self.of(Content::Counters) {
@@ -453,6 +479,7 @@ fn carry(directory: &PinDirectory, former: &[PathBuf]) -> Result<(), DataplaneEr
         wait()?;
         carried.settle()?;
         rehearsal::place("settled")?;
+        source.take_trips(directory)?;
         source.move_counters(directory)?;
         rehearsal::place("counted")?;
         tracing::info!("{} is replaced: {}", path.display(), carried.summary());

@@ -111,7 +111,7 @@ impl BpfDataplane {
         let old = self.targets.get(&service).cloned().unwrap_or_default();
         if plan.targets.is_empty() {
             // Nobody looks any more when the entries go.
-            self.set_policy(service, policy::HAS_TARGETS, false)?;
+            self.set_policy(service, policy::HAS_TARGETS, 0)?;
         }
         for step in steps(&old, &plan.targets) {
             let changed = match step {
@@ -121,7 +121,7 @@ impl BpfDataplane {
             changed?;
         }
         if !plan.targets.is_empty() {
-            self.set_policy(service, policy::HAS_TARGETS, true)?;
+            self.set_policy(service, policy::HAS_TARGETS, policy::HAS_TARGETS)?;
         }
         Ok(())
     }

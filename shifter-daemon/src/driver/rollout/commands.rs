@@ -8,10 +8,15 @@ use shifter_common::{
 };
 
 use super::{
-    super::{Driver, commands::took_ns, refusal::refusal},
+    super::{
+        Driver,
+        commands::{Order, took_ns},
+        refusal::refusal,
+        unix_ms,
+    },
     start::no_rollout,
 };
-use crate::rollout::{Command, Done, Event, Ran, Refused, Verb};
+use crate::rollout::{Command, Done, Event, Phase, Ran, Refused, RestoreStage, Verb};
 
 impl Driver {
     /// `promote`, `pause`, `resume`, `abort`, `retry`, `undo`, `approve`, `reject`
@@ -31,7 +36,9 @@ impl Driver {
     }
 
     fn tell_command(&mut self, service: &str, verb: Verb, by: &str) -> Result<Ran, Refusal> {
+        self.refuse_foreign_weight(service, &verb)?;
         let is_retry = verb == Verb::Retry;
+        let is_abort = verb == Verb::Abort;
         let command = Command {
             by: by.to_owned(),
             verb,
@@ -43,7 +50,81 @@ impl Driver {
             live.told_ready = None;
             live.evidence = None;
         }
+        if is_abort {
+            self.take_back_by_hand(service)?;
+        }
         Ok(ran)
+    }
+
+    /// A weight that was given by hand during a pause is none that the engine knows of: when the rollout
+    /// goes back it is taken back all the same.
+    fn take_back_by_hand(&mut self, service: &str) -> Result<(), Refusal> {
+        let Some(live) = self.rollouts.live.get(service) else {
+            return Ok(());
+        };
+        let (canary, is_over) = (live.rollout.parts().canary, live.rollout.phase().is_final());
+        let record = self.known(service)?.record();
+        if !is_over || record.weight_bp == 0 || record.baseline == canary {
+            return Ok(());
+        }
+        let by = record.weight_by.clone();
+        let taken = self.alter(service, Order::KernelFirst, |control| {
+            control.take_back_latched(&by, unix_ms());
+        });
+        taken.map_err(|why| {
+            refusal(
+                "kernel",
+                format!("the weight of {service} could not be taken back: {why}"),
+                format!("shifterctl rollback {service}"),
+            )
+        })?;
+        self.rollouts.note_latch(service, true);
+        self.tripped.insert(service.to_owned());
+        Ok(())
+    }
+
+    /// A rollout does not go on from a weight that it has not given: it would judge what it does not know,
+    /// and move traffic where nobody asked for.
+    fn refuse_foreign_weight(&self, service: &str, verb: &Verb) -> Result<(), Refusal> {
+        let goes_on = matches!(
+            verb,
+            Verb::Resume
+                | Verb::Retry
+                | Verb::Promote { .. }
+                | Verb::SkipStep { .. }
+                | Verb::PromoteFull
+        );
+        let (Some(live), Some(control)) =
+            (self.rollouts.live.get(service), self.services.get(service))
+        else {
+            return Ok(());
+        };
+        let rollout = &live.rollout;
+        let record = control.record();
+        let is_ours = if record.baseline == rollout.parts().canary || *verb == Verb::Retry {
+            record.weight_bp == 0
+        } else {
+            [rollout.share(), rollout.asked()]
+                .iter()
+                .any(|share| share.weight_bp == record.weight_bp)
+        };
+        if !goes_on || is_ours {
+            return Ok(());
+        }
+        Err(refusal(
+            "rollout",
+            format!(
+                "{service} has a weight of {} % by {}, and its rollout has given {} %",
+                percent(record.weight_bp),
+                record.weight_by,
+                percent(rollout.share().weight_bp)
+            ),
+            format!(
+                "give it that weight again with: shifterctl set-weight {service} {}%; or take the traffic \
+                 back: shifterctl rollback {service}",
+                percent(rollout.share().weight_bp)
+            ),
+        ))
     }
 
     /// `rollback` while a rollout is under way: it ends with that. Gives the slot that lost its share,
@@ -62,6 +143,24 @@ impl Driver {
         let canary = rollout.parts().canary;
         let of_plan = rollout.plan().plan().established;
         let ran = self.tell_command(service, Verb::Abort, by)?;
+        if let Some(live) = self.rollouts.live.get(service)
+            && matches!(
+                live.rollout.phase(),
+                Phase::RollingBack {
+                    stage: RestoreStage::Taking,
+                    ..
+                }
+            )
+        {
+            let why = live.rollout.trouble().unwrap_or("it is not done yet");
+            return Err(refusal(
+                "kernel",
+                format!("the traffic of {service} is not taken back yet: {why}"),
+                format!(
+                    "it is tried again each second; what becomes of it: shifterctl status {service}"
+                ),
+            ));
+        }
         let control = self.known(service)?;
         let mut notes = control.notes();
         if let Done::Already(why) = ran.done {
@@ -109,6 +208,10 @@ impl Driver {
             Some(_) | None => Ok(()),
         }
     }
+}
+
+fn percent(bp: u16) -> f64 {
+    f64::from(bp) / 100.0
 }
 
 /// The engine's verb; `None` for `undo`, which is a rollout of its own.

@@ -11,6 +11,7 @@ use tokio::task::spawn_blocking;
 use super::super::{
     Driver, breaker::LearntFrom, commands::Order, events::Happening, rollback::reset_again, unix_ms,
 };
+use super::News;
 use crate::{
     control::ServiceControl,
     dataplane::Publication,
@@ -124,6 +125,7 @@ impl<'a> Hand<'a> {
             timeout: Duration::from_millis(timeout_ms),
         };
         let (service, name) = (self.service.to_owned(), gate.name.clone());
+        let rollout = self.parts.id;
         let news = self.driver.rollouts.news.clone();
         tokio::spawn(async move {
             let answer = question.ask().await;
@@ -134,8 +136,13 @@ impl<'a> Hand<'a> {
                 }
             }
             // Without a loop there is nobody to tell.
+            let event = Event::GateAnswered { id, answer };
             let _ = news
-                .send((service, Event::GateAnswered { id, answer }))
+                .send(News {
+                    service,
+                    rollout,
+                    event,
+                })
                 .await;
         });
     }
@@ -143,6 +150,7 @@ impl<'a> Hand<'a> {
     fn reset_flows(&self, id: u64, slot: Slot) {
         let (table, news) = (self.driver.flow_table(), self.driver.rollouts.news.clone());
         let service = self.service.to_owned();
+        let rollout = self.parts.id;
         let again = tokio::runtime::Handle::current();
         spawn_blocking(move || {
             let result = match table.reset(&service, slot) {
@@ -154,7 +162,12 @@ impl<'a> Hand<'a> {
                 Err(error) => Err(error.to_string()),
             };
             // Without a loop there is nobody to tell.
-            let _ = news.blocking_send((service, Event::EffectDone { id, result }));
+            let event = Event::EffectDone { id, result };
+            let _ = news.blocking_send(News {
+                service,
+                rollout,
+                event,
+            });
         });
     }
 }
@@ -227,7 +240,11 @@ impl Shell for Hand<'_> {
                         id: effect.id,
                         result: Ok(()),
                     };
-                    let news = (self.service.to_owned(), done);
+                    let news = News {
+                        service: self.service.to_owned(),
+                        rollout: self.parts.id,
+                        event: done,
+                    };
                     if self.driver.rollouts.news.try_send(news).is_ok() {
                         return None;
                     }

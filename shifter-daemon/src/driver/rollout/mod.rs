@@ -20,8 +20,16 @@ use self::{
 use super::{Driver, SHIFTERD, unix_ms};
 use crate::rollout::{Event, Now, Ran, Refused, Rollout, SlotFlows, Wanted, run};
 
-/// What happened to the rollout of a service, told by who works beside the loop.
-pub type News = (String, Event);
+/// What happened to a rollout, told by who works beside the loop.
+#[derive(Debug)]
+pub struct News {
+    /// Its service.
+    pub service: String,
+    /// Its number: by now the service may have another one, whose effects have the same numbers.
+    pub rollout: u64,
+    /// What happened.
+    pub event: Event,
+}
 
 /// News that may wait; whoever has more waits.
 const NEWS_WAITING_COUNT: usize = 64;
@@ -148,6 +156,20 @@ impl Driver {
     pub(super) fn tell_news(&mut self, service: &str, event: Event) {
         if let Some(Err(refused)) = self.tell(service, event, SHIFTERD) {
             tracing::error!(service, "the rollout did not take what happened: {refused}");
+        }
+    }
+
+    /// Tells what somebody beside the loop has to say, unless the rollout that it is about is no more.
+    pub(super) fn hear_news(&mut self, news: News) {
+        let live = self.rollouts.live.get(&news.service);
+        if live.is_some_and(|live| live.rollout.parts().id == news.rollout) {
+            self.tell_news(&news.service, news.event);
+        } else {
+            tracing::info!(
+                service = news.service,
+                rollout = news.rollout,
+                "an answer came after its rollout was over"
+            );
         }
     }
 

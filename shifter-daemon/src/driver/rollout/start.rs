@@ -115,7 +115,8 @@ impl Driver {
         let Some(live) = self.rollouts.live.get_mut(service) else {
             return;
         };
-        if !live.rollout.phase().is_final() {
+        // What is not on disk yet must not be lost with it.
+        if !live.rollout.phase().is_final() || live.not_kept.is_some() {
             return;
         }
         let Some(wanted) = live.next.take() else {
@@ -141,6 +142,8 @@ impl Driver {
 
     /// Begins a rollout where none is under way. It is on disk when this returns.
     pub(super) fn begin(&mut self, service: &str, wanted: Wanted) -> Result<(), Refusal> {
+        // Those that could not be understood have their numbers too.
+        let next_id = self.state.next_rollout(service).unwrap_or(1);
         let control = self.known(service)?;
         let canary = serving(control).other();
         let plan = control.spec().wanted_plan(&wanted, canary);
@@ -148,7 +151,7 @@ impl Driver {
         let last_id = self.rollouts.live.get(service);
         let last_id = last_id.map_or(0, |live| live.rollout.parts().id);
         let parts = RolloutParts {
-            id: last_id + 1,
+            id: next_id.max(last_id + 1),
             service: service.to_owned(),
             version: wanted.version.clone(),
             old_version: control.version(canary.other()).cloned(),

@@ -365,3 +365,52 @@ async fn what_follows_survives_a_crash_on_the_way_back() {
         ])
         .await;
 }
+
+/// A weight by hand during a pause is not the rollout's: it goes on from its own alone, and takes any back.
+#[tokio::test(start_paused = true)]
+async fn a_rollout_does_not_go_on_from_a_weight_by_hand() {
+    let file =
+        orders("steps = [{ weight = 5, bake = \"100s\" }, { weight = 50, bake = \"100s\" }]");
+    let mut session = Session::start(&[("orders.toml", &file)]);
+    session.act("start orders 3.2.0").await;
+    session.act("pass 2").await;
+    session.act("pause orders").await;
+    for by_hand in ["10000", "0", "300"] {
+        session.act(&format!("weight orders {by_hand}")).await;
+        for verb in ["resume", "promote"] {
+            let refused = session.act(&format!("{verb} orders")).await;
+            assert!(
+                refused.contains("its rollout has given 5 %")
+                    && refused.contains("shifterctl set-weight orders 5%"),
+                "{by_hand}, {verb}: {refused}"
+            );
+        }
+    }
+    session.act("weight orders 500").await;
+    let resumed = session.act("resume orders").await;
+    assert!(resumed.contains("Baking(1"), "{resumed}");
+    session.act("pause orders").await;
+    session.act("weight orders 10000").await;
+    session.act("abort orders").await;
+    session.act("pass 2").await;
+    assert_eq!(
+        session.act("record orders").await,
+        "0 bp by the rollout of 3.2.0"
+    );
+}
+
+/// Before it has given anything the rollout has nothing to take back, and a weight by hand goes with it.
+#[tokio::test(start_paused = true)]
+async fn an_abort_takes_a_weight_by_hand_back_too() {
+    let file = orders("steps = [{ weight = 5, bake = \"100s\" }]")
+        + "[[gate]]\nname = \"go\"\nat = \"pre-traffic\"\nmanual = true\n";
+    let mut session = Session::start(&[("orders.toml", &file)]);
+    session.act("start orders 3.2.0").await;
+    session.act("pass 2").await;
+    session.act("pause orders").await;
+    session.act("weight orders 5000").await;
+    assert_eq!(session.service("orders").await.effective_bp, 5_000);
+    session.act("abort orders").await;
+    let service = session.service("orders").await;
+    assert_eq!((service.weight_bp, service.effective_bp), (0, 0));
+}

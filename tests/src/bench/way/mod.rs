@@ -11,7 +11,7 @@ mod store;
 use std::{net::SocketAddr, time::Duration};
 
 use nix::unistd::Pid;
-use shifter_daemon::model::{HookSpec, Plane};
+use shifter_daemon::model::{HookSpec, ObserveSpec, Plane};
 
 use self::{haproxy::Haproxy, nftables::Nftables, nginx::NginxStream, store::Store};
 use super::cpu;
@@ -38,6 +38,8 @@ pub enum Way {
     Direct,
     /// shifter's socket plane. Connections are observed as always: counted, tagged, their end judged.
     ShifterSocket,
+    /// The same with times and HTTP statuses observed: `observe = ["latency", "http"]`.
+    ShifterSocketHttp,
     /// shifter's nat plane at TC.
     ShifterTc,
     /// shifter's nat plane at XDP, native.
@@ -56,9 +58,10 @@ pub enum Way {
 
 impl Way {
     /// Those that requests are measured on, the reference first.
-    pub const MEASURED: [Self; 8] = [
+    pub const MEASURED: [Self; 9] = [
         Self::Direct,
         Self::ShifterSocket,
+        Self::ShifterSocketHttp,
         Self::ShifterTc,
         Self::ShifterXdp,
         Self::Nftables,
@@ -81,6 +84,7 @@ impl Way {
         match self {
             Self::Direct => "direct",
             Self::ShifterSocket => "shifter, socket plane",
+            Self::ShifterSocketHttp => "the same, HTTP observed",
             Self::ShifterTc => "shifter, nat plane, TC",
             Self::ShifterXdp => "shifter, nat plane, XDP",
             Self::ShifterStore => "shifter, the store alone",
@@ -105,6 +109,7 @@ impl Way {
         match self {
             Self::Direct
             | Self::ShifterSocket
+            | Self::ShifterSocketHttp
             | Self::ShifterTc
             | Self::ShifterXdp
             | Self::ShifterStore => None,
@@ -149,20 +154,23 @@ impl Setup {
         let backends = [start(0), start(1)];
         let between = match way {
             Way::Direct => Between::Nothing,
-            Way::ShifterSocket => {
-                let daemon = shifter(&world, HookSpec::Tc, Plane::Socket);
+            Way::ShifterSocket | Way::ShifterSocketHttp => {
+                let sees_http = way == Way::ShifterSocketHttp;
+                let daemon = shifter(&world, HookSpec::Tc, Plane::Socket, sees_http);
                 // The programs of the nat plane go with the first look at the flow tables.
                 daemon.wait_for("no program is on the interface", |status| {
                     status.interfaces.iter().all(|one| one.hook == "none")
                 });
                 Between::Shifter(Box::new(daemon))
             }
-            Way::ShifterTc => Between::Shifter(Box::new(shifter(&world, HookSpec::Tc, Plane::Nat))),
+            Way::ShifterTc => {
+                Between::Shifter(Box::new(shifter(&world, HookSpec::Tc, Plane::Nat, false)))
+            }
             Way::ShifterXdp => {
-                Between::Shifter(Box::new(shifter(&world, HookSpec::Xdp, Plane::Nat)))
+                Between::Shifter(Box::new(shifter(&world, HookSpec::Xdp, Plane::Nat, false)))
             }
             Way::ShifterStore => {
-                let mut daemon = shifter(&world, HookSpec::Tc, Plane::Nat);
+                let mut daemon = shifter(&world, HookSpec::Tc, Plane::Nat, false);
                 daemon.stop();
                 Between::Store(Store::open(&daemon.bpffs()), Box::new(daemon))
             }
@@ -238,7 +246,7 @@ impl Setup {
 
 /// shifterd with two slots, waited for until both are eligible. Backends are asked once a second,
 /// as they would be.
-fn shifter(world: &World, hook: HookSpec, plane: Plane) -> Daemon {
+fn shifter(world: &World, hook: HookSpec, plane: Plane, sees_http: bool) -> Daemon {
     let mut spec = service(
         SERVICE,
         &VIP.ports(PORT),
@@ -246,6 +254,10 @@ fn shifter(world: &World, hook: HookSpec, plane: Plane) -> Daemon {
         &OTHER.ports(PORTS[1]),
     );
     spec.plane = plane;
+    spec.observe = ObserveSpec {
+        latency: sees_http,
+        http: sees_http,
+    };
     spec.readiness.interval = Duration::from_secs(1);
     spec.readiness.timeout = Duration::from_millis(900);
     spec.readiness.failure_threshold = 5;

@@ -116,14 +116,28 @@ fn pin_again(from: &Path, to: &Path) -> io::Result<()> {
 /// # Errors
 /// If the kernel refuses.
 pub fn let_misfits_go(directory: &PinDirectory, sizes: &SizeSpec) -> Result<(), DataplaneError> {
-    for name in map::ALL {
-        let pin = directory.map(name);
+    let is_misfit = |name: &str| {
         let (key, value, _) = shape(name, sizes);
-        let found = pinned_shape(&pin, name)?;
-        if found.is_some_and(|(k, v, _)| (k, v) != (key, value)) {
-            tracing::warn!("{name} is of an earlier build: it starts anew");
-            fs::remove_file(&pin)
-                .map_err(|error| DataplaneError::kernel(format!("removing {name}"), error))?;
+        let found = pinned_shape(&directory.map(name), name)?;
+        Ok::<_, DataplaneError>(found.is_some_and(|(k, v, _)| (k, v) != (key, value)))
+    };
+    let mut misfits = Vec::new();
+    for name in map::ALL {
+        if is_misfit(name)? {
+            misfits.push(name);
+        }
+    }
+    if misfits.iter().any(|name| TOGETHER.contains(name)) {
+        misfits.retain(|name| !TOGETHER.contains(name));
+        misfits.extend(TOGETHER);
+    }
+    for name in misfits {
+        tracing::warn!("{name} is of an earlier build: it starts anew");
+        match fs::remove_file(directory.map(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(DataplaneError::kernel(format!("removing {name}"), error));
+            }
+            _ => {}
         }
     }
     Ok(())

@@ -2,6 +2,7 @@
 //! links, replaced in place, taken off.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     io,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
@@ -194,15 +195,14 @@ fn create(
     sys::pin(link.as_fd(), path).map_err(failed)
 }
 
-/// Takes a pinned link over; replaces its program if it is not the one we bring.
+/// Takes a pinned link over; replaces its program if it is not the one we bring, or works on other maps: a
+/// tag does not tell these.
 fn keep(program: &Program, path: &Path, name: &str) -> Result<(), DataplaneError> {
     let failed = |error: io::Error| {
         DataplaneError::kernel(format!("taking over the link {}", path.display()), error)
     };
-    let tag = program
-        .info()
-        .map(|info| info.tag())
-        .map_err(|error| refused(name, &error))?;
+    let own = program.info().map_err(|error| refused(name, &error))?;
+    let (tag, maps) = (own.tag(), map_ids(&own));
     let is_same = aya::programs::links::PinnedLink::from_pin(path)
         .ok()
         .and_then(|link| aya::programs::links::FdLink::from(link).info().ok())
@@ -210,7 +210,7 @@ fn keep(program: &Program, path: &Path, name: &str) -> Result<(), DataplaneError
         .is_some_and(|id| {
             loaded_programs()
                 .filter_map(Result::ok)
-                .any(|program| program.id() == id && program.tag() == tag)
+                .any(|found| found.id() == id && found.tag() == tag && map_ids(&found) == maps)
         });
     if is_same {
         return Ok(());
@@ -218,4 +218,10 @@ fn keep(program: &Program, path: &Path, name: &str) -> Result<(), DataplaneError
     let fd = program.fd().map_err(|error| refused(name, &error))?;
     let link = sys::open_pin(path).map_err(failed)?;
     sys::replace(link.as_fd(), fd.as_fd()).map_err(failed)
+}
+
+/// Which maps a program works on, in no order; `None` if the kernel does not tell.
+fn map_ids(program: &aya::programs::ProgramInfo) -> Option<BTreeSet<u32>> {
+    let ids = program.map_ids().ok()??;
+    Some(ids.into_iter().collect())
 }
