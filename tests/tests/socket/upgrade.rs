@@ -65,6 +65,14 @@ fn replaced_under_load() {
     ] {
         replace(&mut stage, program, environment);
         is_as_before(&stage);
+        // The programs look at the tables of the daemon that is there now.
+        for (weight_bp, share) in [(0, 0.0), (10_000, 1.0), (5_000, 0.5)] {
+            stage.set_weight(weight_bp);
+            let report = stage.load(&Plan::connections(vip(Family::V4), 8, 400));
+            report.assert_clean();
+            let found = report.share("b");
+            assert!((found - share).abs() < 0.1, "{weight_bp}: {found}");
+        }
         let ids = programs(&stage, version);
         assert_eq!(ids.len(), 4);
         assert_ne!(ids, first);
