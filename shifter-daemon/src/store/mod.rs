@@ -13,7 +13,7 @@
 //!
 //! A driver of rollouts implements [`crate::rollout::Shell::keep`] with [`Store::keep_rollout`]:
 //!
-//! ```ignore
+//! ```text
 //! fn keep(&mut self, rollout: &Rollout) -> Result<(), String> {
 //!     let mut records = store::records(rollout);     // one for each transition, to be completed
 //!     for record in &mut records { record.actor = …; record.metrics = …; }
