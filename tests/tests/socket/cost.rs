@@ -97,8 +97,8 @@ fn talk(mut stream: TcpStream, host: &Inside, end: u64) -> TcpStream {
     stream
 }
 
-/// A million packets of open connections run none of the programs, but for those of an interface that the
-/// node file names: they look at every packet that comes in by it.
+/// A million packets of open connections run none of the programs, whether they come in by an interface that
+/// the node file names or by another one: while no service needs them the programs are off the interfaces.
 #[test]
 fn open_connections_run_no_program() {
     let _stats = count_runs();
@@ -166,17 +166,10 @@ fn open_connections_run_no_program() {
             .map(|(name, count)| (name.as_str(), after[name] - count))
             .collect();
         eprintln!("{interface}: {packets_count} packets, runs {differences:?}");
-        let (of_packets, others): (Vec<_>, Vec<_>) = differences
-            .into_iter()
-            .partition(|(name, _)| name.starts_with("tc_"));
-        assert!(others.iter().all(|(_, count)| *count == 0), "{others:?}");
-        let looked_at: u64 = of_packets.iter().map(|(_, count)| count).sum();
-        if interface == HOST_IF {
-            // What goes out is cut into packets behind them.
-            assert!(looked_at > PACKETS_COUNT / 4, "{of_packets:?}");
-        } else {
-            assert_eq!(looked_at, 0, "{of_packets:?}");
-        }
+        assert!(
+            differences.values().all(|count| *count == 0),
+            "{differences:?}"
+        );
         for stream in streams {
             // Its reader goes with it.
             let _ = stream.shutdown(Shutdown::Both);
