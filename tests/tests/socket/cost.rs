@@ -6,6 +6,7 @@ use std::{
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     os::fd::{FromRawFd as _, OwnedFd},
     path::Path,
+    time::Duration,
 };
 
 use aya::programs::loaded_programs;
@@ -122,9 +123,14 @@ fn open_connections_run_no_program() {
         let mut node = Node::new(HookSpec::Tc);
         node.program = cgroup.wrap(&shifterd());
         node.interfaces[0].name = interface.to_owned();
+        node.patience = Duration::from_secs(30);
         let daemon = Daemon::start(host, node, &[spec]);
         daemon.wait_for("both slots are eligible", |status| {
             status.services[0].slots.iter().all(|slot| slot.eligible)
+        });
+        // They go with a look at the flow tables, of which there is one every ten seconds.
+        daemon.wait_for("no program is on the interface", |status| {
+            status.interfaces.iter().all(|one| one.hook == "none")
         });
         daemon.set_weight(ORDERS, 5_000).expect("accepted");
 

@@ -192,7 +192,13 @@ pub const STAGES: &[Stage] = &[
         name: "socket",
         about: "the socket plane: listeners captured, killed and replaced under load",
         budget_s: 600,
-        needs: &[Need::Object, Need::Root, Need::Btf, Need::Programs],
+        needs: &[
+            Need::Object,
+            Need::Rehearsal,
+            Need::Root,
+            Need::Btf,
+            Need::Programs,
+        ],
         work: Work::Root {
             targets: Targets::Only(SOCKET),
             binaries: true,
