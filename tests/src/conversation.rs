@@ -66,15 +66,5 @@ pub fn drop_answers(client: &Inside) {
     let script = "add table inet lossy\n\
          add chain inet lossy in { type filter hook input priority 0 ; }\n\
          add rule inet lossy in tcp sport 80 numgen random mod 100 < 4 drop\n";
-    client.run(|| {
-        let mut nft = std::process::Command::new("nft")
-            .args(["-f", "-"])
-            .stdin(std::process::Stdio::piped())
-            .spawn()
-            .expect("nft runs");
-        let mut stdin = nft.stdin.take().expect("piped");
-        stdin.write_all(script.as_bytes()).expect("it reads");
-        drop(stdin);
-        assert!(nft.wait().expect("it ends").success());
-    });
+    client.tool_with_input("nft", &["-f", "-"], script);
 }

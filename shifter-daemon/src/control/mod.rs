@@ -18,5 +18,5 @@ pub use plan::{
     serves,
 };
 pub use plane::{HostView, Steering, choose_plane};
-pub use record::{Drained, ServiceRecord, StateRecord};
+pub use record::{Drained, ServiceRecord};
 pub use service::{BREAKER, ServiceControl};

@@ -7,19 +7,6 @@ use shifter_common::steering::Slot;
 
 use crate::rollout::{Batch, Label};
 
-/// The state file's content.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct StateRecord {
-    /// Version of this format, 1.
-    pub format: u32,
-    /// Decisions by service.
-    pub services: BTreeMap<String, ServiceRecord>,
-    /// The last number that a version was given. It only grows.
-    #[serde(default)]
-    pub last_version_id: u32,
-}
-
 /// The decisions about one service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

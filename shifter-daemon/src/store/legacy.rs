@@ -1,14 +1,28 @@
 //! `state.json`, in which earlier versions kept decisions.
 
-use std::{fs, io, path::Path};
+use std::{collections::BTreeMap, fs, io, path::Path};
 
 use rusqlite::{Connection, TransactionBehavior};
+use serde::{Deserialize, Serialize};
 
 use super::{disk, fault::StoreError, version};
-use crate::control::StateRecord;
+use crate::control::ServiceRecord;
 
 const FILE: &str = "state.json";
 const FORMAT: u32 = 1;
+
+/// Its content.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct StateRecord {
+    /// Version of this format, 1.
+    pub format: u32,
+    /// Decisions by service.
+    pub services: BTreeMap<String, ServiceRecord>,
+    /// The last number that a version was given. It only grows.
+    #[serde(default)]
+    pub last_version_id: u32,
+}
 
 /// Takes over what an earlier version wrote, and puts its file aside. As long as it is there, it is newer
 /// than anything here: only an earlier version that ran since can have written it. Gives what a person

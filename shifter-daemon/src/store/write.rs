@@ -55,11 +55,6 @@ impl Store {
         self.waiting.push_back(record);
     }
 
-    /// Whether records wait for the disk.
-    pub fn has_waiting(&self) -> bool {
-        !self.waiting.is_empty()
-    }
-
     /// Writes what waits.
     ///
     /// # Errors

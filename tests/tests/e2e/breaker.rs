@@ -182,17 +182,7 @@ fn a_version_that_hangs_is_out_too() {
         "add table inet hang\nadd chain inet hang in {{ type filter hook input priority 0 ; }}\n\
          add rule inet hang in tcp dport {PORT_B} drop\n"
     );
-    host.run(|| {
-        let mut nft = std::process::Command::new("nft")
-            .args(["-f", "-"])
-            .stdin(std::process::Stdio::piped())
-            .spawn()
-            .expect("nft runs");
-        let mut stdin = nft.stdin.take().expect("piped");
-        std::io::Write::write_all(&mut stdin, script.as_bytes()).expect("it reads");
-        drop(stdin);
-        assert!(nft.wait().expect("it ends").success());
-    });
+    host.tool_with_input("nft", &["-f", "-"], &script);
     let load = stage.load_beside(Plan::churn(vip(Family::V4), 40, Duration::from_secs(6)));
     let service = stage.wait("the trip is known", |service| service.breaker.tripped);
     let counters = &slot(&service, Slot::B).counters;

@@ -179,3 +179,15 @@ pub fn linked_programs(dir: &std::path::Path) -> Vec<u32> {
         })
         .collect()
 }
+
+/// No connection looked for a listener in vain, or went elsewhere than it was sent.
+#[track_caller]
+pub fn assert_nothing_missed(stage: &Stage) -> ServiceStatus {
+    let service = stage.service();
+    for which in Slot::ALL {
+        for name in ["no_listener", "other_slot", "other_backend", "unserved"] {
+            assert_eq!(counter(&service, which, name), 0, "{which:?} {name}");
+        }
+    }
+    service
+}

@@ -23,15 +23,15 @@ fn verify(lines: &[String]) -> Result<u64, String> {
 fn a_chain_begins_with_its_beginning_and_goes_on_in_the_next_life() {
     let (dir, mut store) = fresh();
     assert!(
-        store.has_waiting(),
+        !store.waiting.is_empty(),
         "the beginning is written with the rest"
     );
     store.note(draft("orders", "weight"));
     store.flush().expect("a disk");
-    assert!(!store.has_waiting());
+    assert!(store.waiting.is_empty());
     drop(store);
     let mut store = open(dir.path());
-    assert!(!store.has_waiting(), "no second beginning");
+    assert!(store.waiting.is_empty(), "no second beginning");
     store.note(draft("orders", "rollback"));
     store.save("orders", &record(0)).expect("a disk");
     assert_eq!(
@@ -160,7 +160,7 @@ fn a_crash_between_decision_and_deed_is_told_by_the_next_life() {
     assert_eq!(told(&mut again), expected);
     drop(again);
     let mut third = open(copy.path());
-    assert!(!third.has_waiting(), "it is told once");
+    assert!(third.waiting.is_empty(), "it is told once");
     assert_eq!(told(&mut third), expected);
 
     // Without a crash what became of it is told, once.
@@ -171,7 +171,7 @@ fn a_crash_between_decision_and_deed_is_told_by_the_next_life() {
         told(&mut again),
         ["1  chain a new chain begins", "2 orders weight"]
     );
-    assert!(!again.has_waiting());
+    assert!(again.waiting.is_empty());
 }
 
 /// Somebody with a root shell and sqlite3.

@@ -214,7 +214,7 @@ fn a_full_disk_is_named() {
             dir.path().join(FILE).display()
         )
     );
-    assert!(store.has_waiting());
+    assert!(!store.waiting.is_empty());
     let disk = store.disk.as_ref().expect("a disk");
     disk.pragma_update_and_check(None, "max_page_count", 1_000_000, |_| Ok(()))
         .expect("a limit");

@@ -5,10 +5,7 @@ use std::fs;
 use rusqlite::Connection;
 
 use super::{fresh, open, origin, record};
-use crate::{
-    control::StateRecord,
-    store::{FILE, Store, schema},
-};
+use crate::store::{FILE, Store, legacy::StateRecord, schema};
 
 fn state_json(weight_bp: u16) -> String {
     let services = [("orders".to_owned(), record(weight_bp))].into();
