@@ -1,6 +1,6 @@
 //! Clients that talk to a version over HTTP, and what its server and shifter say of that.
 
-use std::{collections::BTreeMap, io::Write as _, net::SocketAddr, thread};
+use std::{collections::BTreeMap, net::SocketAddr, thread};
 
 use shifter_common::wire::ObservedStatus;
 

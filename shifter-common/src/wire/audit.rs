@@ -61,10 +61,10 @@ pub struct AuditRecord {
     /// What the analysis had counted.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub metrics: Vec<AuditMetric>,
-    /// What gates had answered.
+    /// What gates had answered. Empty: this version writes none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub gates: Vec<AuditGate>,
-    /// Flows of the version that lost traffic.
+    /// Flows of the version that lost traffic. Empty: this version writes none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub flows: Option<AuditFlows>,
     /// Digest of the tags of all kernel programs; the record `started` of each start lists them.
@@ -88,7 +88,7 @@ pub struct AuditActor {
     /// User id, as the kernel says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub uid: Option<u32>,
-    /// Its name, or `shifterd`, or `kernel breaker`.
+    /// Its name, or `shifterd`, or `the breaker`.
     pub user: String,
     /// By what: `api`, `signal`, `daemon`, `kernel`.
     pub how: String,

@@ -603,8 +603,8 @@ impl ServiceControl {
         }
         if self.record.held && self.has_target(Target::Canary) {
             notes.push(format!(
-                "rolled back: clients that target rules send to the canary go to the baseline until \
-                 a weight is set, if only: shifterctl set-weight {} 0%",
+                "held back since a rollback or a rollout: clients that target rules send to the canary \
+                 go to the baseline until a weight is set, if only: shifterctl set-weight {} 0%",
                 self.spec.name
             ));
         }

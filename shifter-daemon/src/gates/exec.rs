@@ -1,6 +1,6 @@
 //! A program that must end with 0, run without rights.
 
-use std::{io, process::Stdio};
+use std::{io, process::Stdio, time::Duration};
 
 use nix::{
     sys::{
@@ -18,6 +18,8 @@ use super::said;
 
 /// Bytes of each output that are kept.
 const OUTPUT_MAX_BYTES: u64 = 16 * 1_024;
+/// How long the rest of what it said is waited for, once it has ended.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Runs a program with its arguments as a user, with an empty environment, in `/`, with no way to gain
 /// rights. Its whole process group ends with the question.
@@ -48,8 +50,14 @@ pub async fn run(arguments: &[String], user: &str) -> Result<(), String> {
     let mut child = child.map_err(|error| format!("cannot run {program}: {error}"))?;
     let group = Group::of(&child);
     let (out, err) = (child.stdout.take(), child.stderr.take());
-    let (status, _, err) = tokio::join!(child.wait(), first_bytes(out), first_bytes(err));
+    let told = tokio::spawn(first_bytes(err));
+    let heard = tokio::spawn(first_bytes(out));
+    let status = child.wait().await;
+    // Whom it has left behind would keep its output open.
     drop(group);
+    let told = tokio::time::timeout(LAST_WORDS, told).await;
+    heard.abort();
+    let err = told.ok().and_then(Result::ok).unwrap_or_default();
     let status = status.map_err(|error| format!("waiting for {program}: {error}"))?;
     if status.success() {
         return Ok(());

@@ -122,7 +122,7 @@ mod tests {
     #[tokio::test]
     async fn programs_end_with_nothing_or_say_why() {
         let long = "x".repeat(300);
-        let rows: [(&[&str], GateAnswer); 7] = [
+        let rows: [(&[&str], GateAnswer); 9] = [
             (&["/bin/true"], GateAnswer::Yes),
             (&["/bin/false"], no("/bin/false ended with 1")),
             (
@@ -137,6 +137,12 @@ mod tests {
             // Nothing of it means anything to anybody: there is no shell.
             (&["/usr/bin/test", "$(id)", "=", "$(id)"], GateAnswer::Yes),
             (&["/usr/bin/env"], GateAnswer::Yes),
+            // Whom it leaves behind keeps nobody waiting.
+            (&["/bin/sh", "-c", "sleep 600 & exit 0"], GateAnswer::Yes),
+            (
+                &["/bin/sh", "-c", "setsid sleep 5 & exit 0"],
+                GateAnswer::Yes,
+            ),
             (
                 &["/nowhere/at/all"],
                 no("cannot run /nowhere/at/all: No such file or directory (os error 2)"),

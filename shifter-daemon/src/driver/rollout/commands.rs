@@ -171,6 +171,12 @@ impl Driver {
                 "it is in force, but not on disk ({why}): free space, then repeat it"
             ));
         }
+        if is_weaker(body.established, of_plan) {
+            notes.push(
+                "its connections are reset all the same: the plan of its rollout says so (rollback.established)"
+                    .into(),
+            );
+        }
         let weight_bp = control.record().weight_bp;
         let word = self.words.get(service).copied().unwrap_or_default();
         let changed = Changed {
@@ -182,9 +188,15 @@ impl Driver {
             flows_reset_count: 0,
             notes,
         };
-        // The plan's own policy is carried out by the rollout.
+        // The plan's own policy is carried out by the rollout; a stronger one is added to it.
         let policy = match (body.established, of_plan) {
-            (Some(EstablishedPolicy::Reset), EstablishedPolicy::Drain) => EstablishedPolicy::Reset,
+            (
+                Some(EstablishedPolicy::Reset),
+                EstablishedPolicy::Drain | EstablishedPolicy::ResetIdle,
+            ) => EstablishedPolicy::Reset,
+            (Some(EstablishedPolicy::ResetIdle), EstablishedPolicy::Drain) => {
+                EstablishedPolicy::ResetIdle
+            }
             _ => EstablishedPolicy::Drain,
         };
         Ok((canary, policy, changed))
@@ -208,6 +220,17 @@ impl Driver {
             Some(_) | None => Ok(()),
         }
     }
+}
+
+/// Whether somebody asked for less than the plan does with the connections of what goes back.
+fn is_weaker(asked: Option<EstablishedPolicy>, of_plan: EstablishedPolicy) -> bool {
+    matches!(
+        (asked, of_plan),
+        (
+            Some(EstablishedPolicy::Drain),
+            EstablishedPolicy::Reset | EstablishedPolicy::ResetIdle
+        ) | (Some(EstablishedPolicy::ResetIdle), EstablishedPolicy::Reset)
+    )
 }
 
 fn percent(bp: u16) -> f64 {

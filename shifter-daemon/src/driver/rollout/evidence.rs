@@ -21,6 +21,8 @@ pub struct Evidence {
     cohorts: Vec<Cohort>,
     verdicts: Vec<Verdict>,
     told: Option<Judgement>,
+    /// The step of the plan that was looked at last, from 0.
+    step: Option<u16>,
 }
 
 /// What was counted under one weight.
@@ -39,6 +41,7 @@ impl Evidence {
             cohorts: Vec::new(),
             verdicts: Vec::new(),
             told: None,
+            step: None,
         }
     }
 
@@ -71,10 +74,15 @@ impl Evidence {
                 begin: counters,
                 last: counters,
             });
-            self.told = None;
             for (_, metric) in &mut self.metrics {
                 metric.begin_step(time);
             }
+        }
+        // A step of the same weight as the one before is judged anew as well: the engine forgets what it was
+        // told with each.
+        if self.step != rollout.step() {
+            self.step = rollout.step();
+            self.told = None;
         }
         if let Some(cohort) = self.cohorts.last_mut() {
             cohort.last = counters;

@@ -294,7 +294,7 @@ async fn a_boot_pauses_a_rollout_at_nothing() {
             (
                 "resume orders",
                 "1 3.2.0 in Baking(1, observing), UnderWay, waits for another 100 s of observed time \
-                 (shifterctl promote --skip-step orders)",
+                 (shifterctl promote --skip-step --step 1 orders)",
             ),
         ])
         .await;

@@ -10,6 +10,7 @@ use crate::{
         fault::{Fault, is_seeded},
         label::Label,
         phase::{Cause, PauseReason, Phase, RestoreStage, Resumption, WatchStage},
+        share::Share,
         time::Now,
     },
 };
@@ -53,6 +54,8 @@ impl Rollout {
     pub(super) fn begin_back(&mut self, cause: Cause, now: Now) {
         let why = cause.to_string();
         let stage = RestoreStage::Taking;
+        // So that the record says what it goes back to. What it has is in `share` until it is taken.
+        self.asked = Share::NONE;
         self.enter(Phase::RollingBack { cause, stage }, why, now);
     }
 

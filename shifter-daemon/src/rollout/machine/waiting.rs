@@ -91,7 +91,9 @@ impl Rollout {
                     }
                     BakeStage::Testing => "the gates at each-step".into(),
                 };
-                waiting(on, "promote --skip-step")
+                // With its step named the command may be repeated.
+                let step = step.saturating_add(1);
+                waiting(on, &format!("promote --skip-step --step {step}"))
             }
             Phase::Draining => {
                 let left_ms = limits.drain_ms.saturating_sub(watches.drain.ran_ms());

@@ -12,8 +12,7 @@ fn targeted(to: Target) -> ServiceControl {
     control
 }
 
-const HELD: &str = "rolled back: clients that target rules send to the canary go to the baseline \
-                    until a weight is set, if only: shifterctl set-weight orders 0%";
+const HELD: &str = "held back since a rollback or a rollout: clients that target rules send to the canary go to the baseline until a weight is set, if only: shifterctl set-weight orders 0%";
 
 #[test]
 fn a_rollback_holds_the_canarys_rules_back_until_a_weight_is_set() {
