@@ -414,3 +414,90 @@ async fn an_abort_takes_a_weight_by_hand_back_too() {
     let service = session.service("orders").await;
     assert_eq!((service.weight_bp, service.effective_bp), (0, 0));
 }
+
+/// The engine forgets with each step what it was told: one of the same weight is judged as any other.
+#[tokio::test(start_paused = true)]
+async fn two_steps_of_one_weight_are_judged_both() {
+    let judged = JUDGED.replace(
+        "{ weight = 50, bake = \"10s\" }",
+        "{ weight = 50, bake = \"10s\" }, { weight = 50, bake = \"10s\" }",
+    );
+    let mut session = Session::start(&[("orders.toml", &orders(&judged))]);
+    session.act("start orders 3.2.0").await;
+    session.act("live orders a 10.1.0.1:80 7").await;
+    session.act("pass 3").await;
+    session.flows([(1_000, 10), (1_000, 10)]);
+    session.act("pass 12").await;
+    session.flows([(2_000, 20), (2_000, 20)]);
+    session.act("pass 15").await;
+    let phase = session.act("phase orders").await;
+    assert!(phase.starts_with("Draining"), "{phase}");
+}
+
+/// The record of a way back says what was taken back.
+#[tokio::test(start_paused = true)]
+async fn the_audit_of_a_rollback_has_the_share_before_and_after() {
+    let file = orders("steps = [{ weight = 5, bake = \"100s\" }]");
+    let mut session = Session::start(&[("orders.toml", &file)]);
+    session.act("start orders 3.2.0").await;
+    session.act("pass 2").await;
+    session.act("abort orders").await;
+    let audit = session.act("audit").await;
+    let taken = audit
+        .lines()
+        .find(|line| line.contains("orders phase b: 500 -> 0,"));
+    assert!(taken.is_some(), "{audit}");
+}
+
+/// What an operator asks of the open connections is done if it is more than the plan does, and is answered
+/// if it is less.
+#[tokio::test(start_paused = true)]
+async fn a_rollback_may_reset_more_than_its_plan() {
+    const MORE: &str = "its connections are reset all the same";
+    for (planned, asked, is_answered) in [
+        ("reset", "drain", true),
+        ("reset", "reset-idle", true),
+        ("reset-idle", "drain", true),
+        ("reset", "reset", false),
+        ("drain", "reset", false),
+        ("drain", "drain", false),
+    ] {
+        let file = orders("steps = [{ weight = 5, bake = \"100s\" }]")
+            + &format!("[rollback]\nestablished = \"{planned}\"\n");
+        let mut session = Session::start(&[("orders.toml", &file)]);
+        session.act("start orders 3.2.0").await;
+        session.act("pass 2").await;
+        let reply = session.act(&format!("rollback orders {asked}")).await;
+        assert_eq!(
+            reply.contains(MORE),
+            is_answered,
+            "{planned}, {asked}: {reply}"
+        );
+    }
+}
+
+/// Effects of two rollouts have the same numbers. What a gate says of one opens nothing for the next.
+#[tokio::test]
+async fn an_answer_about_the_rollout_before_opens_nothing() {
+    let file = orders("steps = [{ weight = 5, bake = \"100s\" }]")
+        + "[[gate]]\nname = \"smoke\"\nat = \"pre-traffic\"\n\
+           exec = [\"/bin/sh\", \"-c\", \"test $1 = 3.2.0 && sleep 3 || sleep 100\", \"smoke\", \"{{version}}\"]\n";
+    let mut session = Session::start(&[("orders.toml", &file)]);
+    for version in ["3.2.0", "3.2.1"] {
+        session.act(&format!("start orders {version}")).await;
+        let mut phase = String::new();
+        for _ in 0..100 {
+            phase = session.act("phase orders").await;
+            if phase == "Warming(testing)" {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        assert_eq!(phase, "Warming(testing)", "{version}");
+        if version == "3.2.0" {
+            session.act("abort orders").await;
+        }
+    }
+    tokio::time::sleep(std::time::Duration::from_millis(3_500)).await;
+    assert_eq!(session.act("phase orders").await, "Warming(testing)");
+}
